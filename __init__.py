@@ -1,0 +1,1 @@
+"""LiteMQ: SQLite, replicated. One primary, any number of replicas, ordinary files."""
