@@ -1,7 +1,7 @@
 """Every error LiteMQ raises on purpose, as one tree.
 
-A message is one line that says what is wrong and what to change. Errno values belong to `fs/`, printing and process exit
-belong to `cli.py`; the exit codes stand here only so that an error has exactly one.
+A message is one line that says what is wrong and what to change. Errno values belong to `fs/`,
+printing and process exit to `cli.py`; the exit codes stand here so that an error has exactly one.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class CorruptRecordError(FormatError):
 
 
 class ProtocolError(LiteMQError):
-    """A message from a socket that is foreign, oversized, of another version or malformed."""
+    """A message from a socket that is foreign, oversized, malformed or of another version."""
 
 
 class GapError(LiteMQError):
-    """A record that does not follow the head of the log: its TXID or its pre-apply checksum does not fit."""
+    """A record that does not follow the head of the log, by its TXID or its pre-apply checksum."""
 
 
 class StorageError(LiteMQError):

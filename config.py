@@ -1,0 +1,428 @@
+"""The configuration file of one node: every key, its default, its limits, what is wrong with it.
+
+Never starts anything; only `prepare_directories` changes the disk. A `Config` that exists has
+passed every check that needs no more than its own text and the parents of its directories. Every
+failure is one `ConfigError` line: file, key, reason. Quantities carry a unit in the file and are
+plain numbers here, with the unit last in the attribute's name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import hashlib
+import os
+import re
+import socket
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NoReturn, get_args, get_type_hints
+
+import msgspec
+from litemq.config_rules import (
+    PORTS_PER_NODE,
+    WILDCARD,
+    AbsolutePath,
+    Choice,
+    Count,
+    Duration,
+    Flag,
+    ListenAddress,
+    Name,
+    PeerAddress,
+    Rule,
+    Size,
+    neighbour,
+    split_address,
+    toml_text,
+)
+from litemq.errors import ConfigError
+from msgspec import Meta, Struct, field
+
+# A Unix socket's path holds 107 bytes (sun_path, unix(7)); the names of the sockets need the rest.
+RUN_DIR_MAX_BYTES: Final = 70
+
+_VARIABLE: Final = re.compile(r"\$(?:\$|\{([^}]*)\}?)")
+
+
+class NodeConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
+    name: Annotated[str, Meta(description="This node's name in logs and status."), Name()]
+    data_dir: Annotated[
+        Path,
+        Meta(description="Log, backing files, sockets; private to the node, created, mode 0700."),
+        AbsolutePath(),
+    ]
+
+
+class MountConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
+    path: Annotated[
+        Path, Meta(description="Where applications open their databases; created."), AbsolutePath()
+    ]
+    fuse: Annotated[
+        bool,
+        Meta(description="false: a replica without FUSE keeps plain files at `path`."),
+        Flag(),
+    ] = True
+    allow_other: Annotated[
+        bool,
+        Meta(
+            description="Let other users into the mount; if the node does not run as root, "
+            "/etc/fuse.conf must say user_allow_other."
+        ),
+        Flag(),
+    ] = False
+
+
+class StreamConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
+    listen: Annotated[
+        str,
+        Meta(description="Replicas connect here; the next two ports up are used as well."),
+        ListenAddress(),
+    ]
+    heartbeat_s: Annotated[
+        float,
+        Meta(description="How often the head of every database is announced."),
+        Duration("10ms", "10s"),
+    ] = field(default=0.2, name="heartbeat")
+    inline_bytes: Annotated[
+        int,
+        Meta(description="Larger records are announced, and fetched by those who want them."),
+        Size("1KiB", "16MiB"),
+    ] = 32 << 10
+    hwm: Annotated[
+        int,
+        Meta(description="Messages kept for a slow subscriber before it has to ask for the rest."),
+        Count(1, 1_000_000),
+    ] = 256
+
+    @property
+    def pub_address(self) -> str:
+        return neighbour(self.listen, 0)
+
+    @property
+    def request_address(self) -> str:
+        return neighbour(self.listen, 1)
+
+    @property
+    def answer_address(self) -> str:
+        return neighbour(self.listen, 2)
+
+
+class ElectionConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
+    kind: Annotated[
+        Literal["static"], Meta(description="How the primary is found."), Choice(("static",))
+    ] = "static"
+    primary: Annotated[
+        str,
+        Meta(description="The primary's listen address; the node whose own it is, is the primary."),
+        PeerAddress(),
+    ]
+
+
+class LogConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="The least severe lines that are kept."),
+        Choice(("debug", "info", "warning", "error")),
+    ] = "info"
+    max_bytes: Annotated[
+        int,
+        Meta(description="A log file that has grown to this size is set aside."),
+        Size("4KiB", "1TiB"),
+    ] = 16 << 20
+    keep: Annotated[
+        int, Meta(description="How many log files set aside are kept."), Count(0, 100)
+    ] = 4
+
+
+class RetentionConfig(
+    Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True
+):
+    max_age_s: Annotated[
+        float,
+        Meta(
+            description="Transactions younger than this are kept, so that a replica "
+            "which was away this long need not compare pages."
+        ),
+        Duration("10ms", "36500d"),
+    ] = field(default=86400.0, name="age")
+    max_bytes: Annotated[
+        int,
+        Meta(description="The log of one database may grow to this, however young it is."),
+        Size("4KiB", "1024TiB"),
+    ] = field(default=1 << 30, name="bytes")
+    segment_bytes: Annotated[
+        int,
+        Meta(description="A log file of this size is closed; retention removes whole files."),
+        Size("4KiB", "1TiB"),
+    ] = 64 << 20
+
+
+class SupervisorConfig(
+    Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True
+):
+    hung_after_s: Annotated[
+        float,
+        Meta(description="An actor that gives no sign of life for this long is restarted."),
+        Duration("100ms", "1h"),
+    ] = field(default=10.0, name="hung-after")
+    crash_limit: Annotated[
+        int,
+        Meta(description="So many crashes of one actor within `crash-window` end the node."),
+        Count(1, 1000),
+    ] = 5
+    crash_window_s: Annotated[
+        float, Meta(description="See `crash-limit`."), Duration("1s", "7d")
+    ] = field(default=60.0, name="crash-window")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One node's file, checked. `path` is the file itself, as it was given."""
+
+    path: Path
+    node: NodeConfig
+    mount: MountConfig
+    stream: StreamConfig
+    election: ElectionConfig
+    log: LogConfig
+    retention: RetentionConfig
+    supervisor: SupervisorConfig
+
+    @property
+    def is_primary(self) -> bool:
+        return self.election.primary == self.stream.listen
+
+    @property
+    def primary_pub_address(self) -> str:
+        return neighbour(self.election.primary, 0)
+
+    @property
+    def primary_request_address(self) -> str:
+        return neighbour(self.election.primary, 1)
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the sockets are: one place for all who read this file, whatever their TMPDIR."""
+        inside = self.node.data_dir / "run"
+        if len(os.fsencode(inside)) <= RUN_DIR_MAX_BYTES:
+            return inside
+        try:
+            uid = self.node.data_dir.stat().st_uid
+        except OSError:
+            uid = os.getuid()
+        digest = hashlib.sha256(os.fsencode(self.node.data_dir)).hexdigest()[:12]
+        return Path(f"/tmp/litemq-{uid}-{digest}")  # noqa: S108 - prepare_directories refuses a foreign one
+
+
+_SECTIONS: Final[dict[str, type[Struct]]] = {
+    "node": NodeConfig,
+    "mount": MountConfig,
+    "stream": StreamConfig,
+    "election": ElectionConfig,
+    "log": LogConfig,
+    "retention": RetentionConfig,
+    "supervisor": SupervisorConfig,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key as documentation sees it; `default` is TOML text, None when the key is required."""
+
+    section: str
+    name: str
+    expects: str
+    default: str | None
+    description: str
+
+
+def reference() -> Iterator[Key]:
+    """Every key there is, in the order of the file."""
+    for section, model in _SECTIONS.items():
+        hints = get_type_hints(model, include_extras=True)
+        for info in msgspec.structs.fields(model):
+            _, meta, rule = get_args(hints[info.name])
+            default = None if info.required else toml_text(rule, info.default)
+            yield Key(section, info.encode_name, rule.expects, default, meta.description)
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """Read and check the file; ConfigError names it and the key."""
+    source = Path(path)
+    try:
+        text = source.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"{source}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: is not UTF-8 at byte {error.start}") from error
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: is not TOML: {error}") from error
+
+    for name in raw:
+        if name not in _SECTIONS:
+            raise ConfigError(f"{source}: [{name}]: no such section{_nearest(name, _SECTIONS)}")
+    sections = {name: _section(source, name, raw.get(name, {})) for name in _SECTIONS}
+    config = Config(source, **sections)
+    _check_roles(config)
+    _check_directories(config)
+    return config
+
+
+def check_paths(config: Config) -> None:
+    """What stands at `data-dir` and `path` must be usable. For `up` only: it looks into the mount."""
+    for section, key, path in _directories(config):
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            if not os.access(path.parent, os.W_OK):
+                _fail(config.path, section, key, f"{path} can't be created: no write permission")
+            continue
+        except OSError as error:
+            if error.errno in (
+                errno.ENOTCONN,
+                errno.ECONNABORTED,
+            ):  # what a killed node left mounted
+                continue
+            _fail(config.path, section, key, f"{path}: {error.strerror}")
+        if not stat.S_ISDIR(mode):
+            _fail(config.path, section, key, f"{path} is not a directory")
+    if config.node.data_dir.exists() and not os.access(config.node.data_dir, os.W_OK | os.X_OK):
+        _fail(config.path, "node", "data-dir", f"{config.node.data_dir} is not writable")
+
+
+def check_ports(config: Config) -> None:
+    """Every port must be free at this moment; nothing stays bound."""
+    host, first = split_address(config.stream.listen)
+    primary_host, primary_port = split_address(config.election.primary)
+    if host == WILDCARD and first == primary_port and _is_local(primary_host):
+        reason = f"write {config.election.primary}: only the same text makes this node the primary"
+        _fail(config.path, "stream", "listen", reason)
+    for port in range(first, first + PORTS_PER_NODE):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ binds
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                reason = {
+                    errno.EADDRINUSE: f"port {port} on {host} is in use",
+                    errno.EADDRNOTAVAIL: f"{host} is not an address of this machine",
+                    errno.EACCES: f"port {port} needs root",
+                }.get(error.errno or 0, f"port {port} on {host}: {error.strerror}")
+                _fail(config.path, "stream", "listen", reason)
+
+
+def prepare_directories(config: Config) -> None:
+    """Create `data-dir` and the run directory, private to this user; repeatable."""
+    for directory in (config.node.data_dir, config.run_dir):
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            found = directory.lstat()
+            # In a shared /tmp somebody else may have made the name first, or a link in its place.
+            if directory == config.run_dir and (
+                found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode)
+            ):
+                _fail(config.path, "node", "data-dir", f"{directory} belongs to somebody else")
+            directory.chmod(0o700)
+        except OSError as error:
+            _fail(config.path, "node", "data-dir", f"{directory}: {error.strerror}")
+
+
+def _section(source: Path, section: str, raw: object) -> Any:
+    model = _SECTIONS[section]
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{source}: [{section}]: must be a section, not {raw!r}")
+    hints = get_type_hints(model, include_extras=True)
+    fields = {info.encode_name: info for info in msgspec.structs.fields(model)}
+    checked = {}
+    for key, value in raw.items():
+        if key not in fields:
+            _fail(source, section, key, f"no such key{_nearest(key, fields)}")
+        rule: Rule = get_args(hints[fields[key].name])[2]
+        if isinstance(value, str):
+            value = _expand(source, section, key, value)
+        try:
+            checked[key] = rule.read(value)
+        except ValueError:
+            _fail(source, section, key, f"must be {rule.expects}, not {_shown(value)}")
+    for key, info in fields.items():
+        if info.required and key not in checked:
+            rule = get_args(hints[info.name])[2]
+            _fail(source, section, key, f"is missing; it must be {rule.expects}")
+    return msgspec.convert(checked, model, strict=True)
+
+
+def _expand(source: Path, section: str, key: str, text: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        if match[0] == "$$":
+            return "$"
+        name = match[1]
+        if not match[0].endswith("}") or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            _fail(source, section, key, f"{match[0]!r} is not of the form ${{NAME}}")
+        if name not in os.environ:
+            _fail(source, section, key, f"the environment has no {name}")
+        return os.environ[name]
+
+    return _VARIABLE.sub(value, text)
+
+
+def _check_roles(config: Config) -> None:
+    if config.is_primary and not config.mount.fuse:
+        _fail(config.path, "mount", "fuse", "must be true on the primary")
+    own_host, own_port = split_address(config.stream.listen)
+    host, port = split_address(config.election.primary)
+    if own_host == host and 0 < abs(own_port - port) < PORTS_PER_NODE:
+        reason = f"port {own_port} overlaps the primary's {port} to {port + PORTS_PER_NODE - 1}"
+        _fail(config.path, "stream", "listen", reason)
+
+
+def _check_directories(config: Config) -> None:
+    real = {}
+    for section, key, path in _directories(config):
+        try:
+            if not stat.S_ISDIR(path.parent.stat().st_mode):
+                _fail(config.path, section, key, f"{path.parent} is not a directory")
+        except OSError as error:
+            _fail(config.path, section, key, f"parent {path.parent}: {error.strerror}")
+        # Only the parent is resolved: to look at the path itself would wait for a mount that hangs.
+        real[key] = path.parent.resolve() / path.name
+    data_dir, mount = real["data-dir"], real["path"]
+    if data_dir == mount:
+        _fail(config.path, "mount", "path", f"is the same directory as data-dir, {data_dir}")
+    if data_dir in mount.parents or mount in data_dir.parents:
+        _fail(config.path, "mount", "path", f"{mount} and data-dir {data_dir} lie in each other")
+
+
+def _directories(config: Config) -> Iterator[tuple[str, str, Path]]:
+    yield "node", "data-dir", config.node.data_dir
+    yield "mount", "path", config.mount.path
+
+
+def _is_local(host: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _nearest(word: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return f"{value!r:.80}"
+    kinds: dict[type, str] = {bool: str(value).lower(), dict: "a table", list: "a list"}
+    return kinds.get(type(value), f"{value!s:.80}")
+
+
+def _fail(source: Path, section: str, key: str, reason: str) -> NoReturn:
+    raise ConfigError(f"{source}: [{section}] {key}: {reason}")
