@@ -275,7 +275,7 @@ def load(path: str | os.PathLike[str]) -> Config:
 
 
 def check_paths(config: Config) -> None:
-    """What stands at `data-dir` and `path` must be usable. For `up` only: it looks into the mount."""
+    """What stands at `data-dir` and `path` must be usable. For `up` only: it looks at the mount."""
     for section, key, path in _directories(config):
         try:
             mode = path.stat().st_mode
@@ -284,11 +284,8 @@ def check_paths(config: Config) -> None:
                 _fail(config.path, section, key, f"{path} can't be created: no write permission")
             continue
         except OSError as error:
-            if error.errno in (
-                errno.ENOTCONN,
-                errno.ECONNABORTED,
-            ):  # what a killed node left mounted
-                continue
+            if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+                continue  # a killed node left it mounted; fs/mount.py cleans up
             _fail(config.path, section, key, f"{path}: {error.strerror}")
         if not stat.S_ISDIR(mode):
             _fail(config.path, section, key, f"{path} is not a directory")
@@ -324,9 +321,8 @@ def prepare_directories(config: Config) -> None:
             directory.mkdir(mode=0o700, exist_ok=True)
             found = directory.lstat()
             # In a shared /tmp somebody else may have made the name first, or a link in its place.
-            if directory == config.run_dir and (
-                found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode)
-            ):
+            private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+            if not private and config.node.data_dir not in (directory, directory.parent):
                 _fail(config.path, "node", "data-dir", f"{directory} belongs to somebody else")
             directory.chmod(0o700)
         except OSError as error:

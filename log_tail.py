@@ -47,8 +47,8 @@ def tail(
 ) -> Iterator[dict[str, Any]]:
     """The records of the log at `path` (`log.log_path`), from the oldest file that is kept.
 
-    With `follow` it goes on for ever: through files set aside, and when there is no log yet. `pause` is
-    called with seconds whenever there is nothing to read.
+    With `follow` it goes on for ever: through files set aside, and when there is no log yet.
+    `pause` is called with seconds whenever there is nothing to read.
     """
     for line in _lines(path, follow, pause):
         record = _parse(line)

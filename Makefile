@@ -1,0 +1,62 @@
+# `make demo` and `make test` set up what they need; everything stays in .venv, but for Debian's packages.
+
+SHELL := /bin/bash
+bin := .venv/bin
+
+.PHONY: help
+help:
+	@echo 'make demo [SECONDS=10]  one primary and two replicas at work on this machine'
+	@echo 'make test [T="-k log"]  everything CI runs'
+	@echo 'make check              lint, format, types'
+	@echo 'make bench              the mount against native SQLite'
+	@echo 'make torture            kills and long random runs'
+	@echo 'make test-lowest        the tests with the oldest versions that pyproject.toml allows'
+	@echo 'make docs               write the generated parts of docs/ anew'
+	@echo 'make install, make clean'
+
+# Cheap when nothing has changed: it compares a stamp.
+.PHONY: install
+install:
+	@deploy/install.sh
+
+.PHONY: test
+test: install
+	@deploy/check-fuse.sh
+	$(bin)/pytest -m 'not torture' $(T)
+
+.PHONY: torture
+torture: install
+	@deploy/check-fuse.sh
+	$(bin)/pytest -m torture --timeout 1800 $(T)
+
+.PHONY: test-lowest
+test-lowest: install
+	$(bin)/python deploy/lowest.py pyproject.toml >.venv/lowest.txt
+	$(bin)/python -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet --constraint .venv/lowest.txt --editable '.[dev]'
+	@deploy/check-fuse.sh
+	.venv-lowest/bin/pytest -m 'not torture' $(T)
+
+.PHONY: check
+check: install
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+.PHONY: bench
+bench: install
+	@deploy/check-fuse.sh
+	$(bin)/litemq bench
+
+.PHONY: demo
+demo: install
+	@deploy/check-fuse.sh
+	@$(bin)/litemq demo $(if $(SECONDS),--seconds $(SECONDS))
+
+.PHONY: docs
+docs: install
+	$(bin)/python docs/generate.py
+
+.PHONY: clean
+clean:
+	rm -rf .venv .venv-lowest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
