@@ -1,1 +1,3 @@
-"""The log: LTX records, checksums, segments, retention, restore. The one format every other part speaks."""
+"""The log: LTX records, checksums, segments, retention, restore. The one format every other part
+speaks.
+"""

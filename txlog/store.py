@@ -1,0 +1,472 @@
+"""Everything of one database's log: DIR/log (segments), DIR/pages.sum, DIR/state.json. One writer
+process.
+
+A record is first prepared (or accepted from a primary), which moves `head` in memory, and becomes
+part of the log by `flush`.
+
+Always true: TXIDs have no holes, and pre-checksum(n+1) is post-checksum(n), across restarts.
+pages.sum never runs ahead of the records on disk within one boot of the machine: it is changed
+after the append, so a writer killed between the two redoes the newest records. When the page
+checksums do not add up to the head's, they are thrown away rather than used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from litemq.errors import FormatError, GapError
+from litemq.txlog import ltx, retention
+from litemq.txlog.checksums import (
+    CHECKSUM_FLAG,
+    EMPTY,
+    ENTRY_SIZE,
+    PageChecksums,
+    lock_page,
+    page_checksum,
+    xor_entries,
+)
+from litemq.txlog.durable import storage_error
+from litemq.txlog.epochs import EpochTable
+from litemq.txlog.ids import Epoch, Txid
+from litemq.txlog.ltx import Header, Transaction
+from litemq.txlog.position import Position
+from litemq.txlog.segments import SegmentWriter
+from litemq.txlog.staged import StagedChecksums
+from litemq.txlog.state import State, current_boot_id, load
+
+LOG_FOLDER = "log"
+CHECKSUMS_FILE = "pages.sum"
+_REDO_WINDOWS = (1, 8, 64, 512, 4096, 1 << 20)  # newest records redone until the checksums add up
+
+
+class DatabaseLog:
+    """Made by `DatabaseLog.open`."""
+
+    head: Position  # after the newest record, prepared ones included
+    last_header: Header | None  # of that record; its WAL fields are where capture resumes
+    page_size: int  # 0 until the first transaction
+    n_pages: int
+    trusted: bool  # False: compare the whole database with the log, then mark_trusted()
+    pending_bytes: int
+
+    def __init__(
+        self,
+        directory: Path,
+        state: State,
+        segments: SegmentWriter,
+        checksums: PageChecksums,
+        node_id: int,
+    ) -> None:
+        self.directory = directory
+        self.state = state
+        self.checksums = checksums
+        self.node_id = node_id
+        self._segments = segments
+        self._pending: list[bytes] = []
+        self._epochs_changed = False
+        self.pending_bytes = 0
+        self.trusted = True
+        self._lost = (
+            False  # the page checksums were thrown away: only all pages together make a record
+        )
+        self._take_head()
+        self._staged = StagedChecksums(checksums, self.n_pages)
+
+    @classmethod
+    def open(cls, directory: Path, *, segment_bytes: int, node_id: int) -> DatabaseLog:
+        """Open the log in `directory`, creating it when missing.
+
+        Raises StorageError, FormatError (state.json, or a log that is not the one it speaks of),
+        CorruptRecordError.
+        """
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, "create", directory) from error
+        boot_id = current_boot_id()
+        saved = load(directory)
+        state = saved or State(boot_id=boot_id)
+        # without a saved state nothing is known of how the log was left
+        power_lost = saved is None or (state.boot_id != boot_id and not state.clean)
+        segments = SegmentWriter(directory / LOG_FOLDER, segment_bytes, power_lost=power_lost)
+        if state.resetting:
+            segments.reset()
+            state.resetting = False
+            state.suspect = True
+        _align(directory, state, segments, adopt=saved is None)
+        checksums = PageChecksums(directory / CHECKSUMS_FILE, 0)
+        log = cls(directory, state, segments, checksums, node_id)
+        is_new = saved is None and not segments.last_txid
+        if not log._recover_checksums() or (power_lost and not is_new):
+            state.suspect = True
+        log.trusted = not state.suspect
+        state.boot_id = boot_id
+        state.clean = False
+        state.save(directory)
+        return log
+
+    @property
+    def torn_bytes(self) -> int:
+        """What was cut from the tail of the log when it was opened."""
+        return self._segments.torn_bytes
+
+    @property
+    def epochs(self) -> EpochTable:
+        return self.state.epochs
+
+    @property
+    def range(self) -> tuple[Txid, Txid]:
+        """First and last TXID on disk, (0, 0) if there is none."""
+        return self._segments.first_txid, self._segments.last_txid
+
+    def page_checksum(self, pgno: int) -> int:
+        """Checksum of a page at `head`, so including what is not flushed; 0 if the page is not
+        known.
+        """
+        return self._staged.get(pgno)
+
+    def prepare(
+        self,
+        epoch: Epoch,
+        pages: Sequence[tuple[int, bytes]],
+        *,
+        commit: int,
+        page_size: int,
+        timestamp_ms: int,
+        wal: tuple[int, int, int, int] | None = None,
+    ) -> bytes | None:
+        """Make the next record from a commit's pages; None when they change nothing.
+
+        Left out are pages that are as they were, the lock page and pages beyond `commit`. `wal` is
+        (salt 1, salt 2, offset, size) of the frames in the WAL. The first transaction and one that
+        changes the page size hold every page: missing ones (SQLite never wrote them) are zeros.
+        With the page checksums lost, all pages must be given (ValueError). An older epoch is a
+        GapError.
+        """
+        if not commit:
+            return self.drop(epoch, timestamp_ms)
+        if epoch < self.state.epochs.last:
+            raise GapError(f"epoch {epoch} is over; the log is in {self.state.epochs.last}")
+        staged = self._staged
+        restarts = page_size != self.page_size
+        txid = self.head.txid + 1
+        if len(pages) > 1:
+            pages = sorted(dict(pages).items())
+        if restarts or txid == 1 or self._lost:
+            pages = self._every_page(pages, commit, page_size)
+        lock = lock_page(page_size)
+        total = EMPTY if restarts else staged.total
+        lookup = staged.get
+        changed: list[tuple[int, bytes]] = []
+        sums: dict[int, int] = {}
+        for page in pages:
+            pgno, data = page
+            if pgno > commit or pgno == lock:
+                continue
+            new = page_checksum(pgno, data)
+            old = 0 if restarts else lookup(pgno)
+            if new != old:
+                changed.append(page)
+                sums[pgno] = new
+                total ^= old ^ new
+        if not changed and commit == self.n_pages and not restarts:
+            return None
+        if commit < self.n_pages and not restarts:
+            total ^= staged.xor_beyond(commit)
+        total |= CHECKSUM_FLAG
+        salt1, salt2, offset, size = wal or (0, 0, 0, 0)
+        header = Header(
+            page_size, commit, txid, txid, timestamp_ms, self.head.checksum,
+            offset, size, salt1, salt2, self.node_id,
+        )  # fmt: skip
+        record = ltx.encode(header, changed, total)
+        self._stage(epoch, header, record, sums, total, restarts=restarts)
+        return record
+
+    def drop(self, epoch: Epoch, timestamp_ms: int) -> bytes | None:
+        """Prepare the record of a deleted database: no pages, size 0. None if there is nothing to
+        delete.
+        """
+        if not self.n_pages and not self._lost:
+            return None
+        if epoch < self.state.epochs.last:
+            raise GapError(f"epoch {epoch} is over; the log is in {self.state.epochs.last}")
+        txid = self.head.txid + 1
+        header = Header(
+            self.page_size, 0, txid, txid, timestamp_ms, self.head.checksum, node_id=self.node_id
+        )
+        record = ltx.encode(header, (), EMPTY)
+        self._stage(epoch, header, record, {}, EMPTY, restarts=False)
+        return record
+
+    def append_record(self, record: bytes, epoch: Epoch) -> Transaction:
+        """Take over a record from a primary, verified; it becomes part of the log by `flush`.
+
+        Raises FormatError when it is damaged or lies about the database's checksum, GapError when
+        it does not follow `head`, is of an older epoch, or when the page checksums were lost.
+        """
+        transaction = ltx.decode(record)
+        header, head = transaction.header, self.head
+        if header.min_txid != header.max_txid or header.min_txid != head.txid + 1:
+            raise GapError(f"TXID {header.min_txid} to {header.max_txid} after TXID {head.txid}")
+        if header.pre_checksum != head.checksum:
+            raise GapError(
+                f"TXID {header.min_txid} follows another history: its pre-apply checksum is "
+                f"{header.pre_checksum:016x}, the log is at {head.checksum:016x}"
+            )
+        if epoch < self.state.epochs.last:
+            raise GapError(f"epoch {epoch} is over; the log is in {self.state.epochs.last}")
+        if self._lost:
+            raise GapError("the page checksums were lost: the database must be compared first")
+        restarts = header.page_size != self.page_size
+        sums = {pgno: page_checksum(pgno, data) for pgno, data in transaction.pages}
+        total = EMPTY
+        if not restarts:
+            total = self._staged.total
+            for pgno, new in sums.items():
+                total ^= self._staged.get(pgno) ^ new
+            if header.commit < self.n_pages:
+                total ^= self._staged.xor_beyond(header.commit)
+        if total | CHECKSUM_FLAG != transaction.post_checksum:
+            raise FormatError(f"TXID {header.min_txid} does not lead to the checksum that it names")
+        self._stage(epoch, header, record, sums, transaction.post_checksum, restarts=restarts)
+        return transaction
+
+    def flush(self) -> list[bytes]:
+        """Append everything prepared as one group and return it.
+
+        On StorageError it all stays prepared, `head` stays where it is, and the next flush tries
+        again.
+        """
+        records = self._pending
+        if not records:
+            return records
+        if self._epochs_changed:
+            self.state.save(self.directory)
+            self._epochs_changed = False
+        self.checksums.reserve(self._staged.n_pages)
+        self._segments.append(self.head.txid - len(records) + 1, records)
+        self._staged.write()
+        self._pending = []
+        self.pending_bytes = 0
+        return records
+
+    def sync(self) -> None:
+        """Make everything flushed durable. Raises StorageError; after a failure the log must be
+        reopened.
+        """
+        self._segments.sync()
+
+    def mark_trusted(self) -> None:
+        """The caller has compared the whole database with the log, and prepared and flushed what
+        differed.
+
+        ValueError if that cannot be true.
+        """
+        if self._lost or self._pending:
+            raise ValueError("the comparison has not been prepared and flushed")
+        self.trusted = True
+        if self.state.suspect:
+            self.state.suspect = False
+            self.save_state()
+
+    def save_state(self) -> None:
+        """Write state.json after a change of `state.applied` or `state.page1_tail`."""
+        self.state.save(self.directory)
+
+    def reset(
+        self,
+        position: Position,
+        page_size: int,
+        n_pages: int,
+        page_checksums: bytes,
+        epochs: EpochTable | None = None,
+    ) -> None:
+        """After a repair: the log starts anew behind `position`, with these page checksums; what it
+        held is deleted.
+
+        `epochs` is the primary's table. Raises FormatError, and then nothing has changed, when the
+        checksums are not those of `position`. A crash on the way leaves an empty log that is not
+        trusted.
+        """
+        total = _total(page_checksums, n_pages)
+        if total != (position.checksum or EMPTY):
+            raise FormatError("the page checksums do not add up to the checksum of the position")
+        state = self.state
+        self.checksums.reserve(n_pages)
+        state.base, state.page_size, state.n_pages = position, page_size, n_pages
+        state.epochs = _epochs_up_to(epochs, position)
+        state.resetting = True
+        state.save(self.directory)
+        self._segments.reset()
+        self.checksums.resize(0)
+        self.checksums.resize(n_pages)
+        self.checksums.write(1, page_checksums)
+        self.checksums.sync()
+        state.resetting = state.suspect = False
+        state.save(self.directory)
+        self._pending = []
+        self.pending_bytes = 0
+        self._epochs_changed = False
+        self._lost = False
+        self.trusted = True
+        self._take_head()
+        self._staged = StagedChecksums(self.checksums, n_pages)
+
+    def enforce_retention(self, now_s: float, max_age_s: float, max_bytes: int) -> int:
+        """Delete what is too old or too much; returns how many segments. The newest stays."""
+        segments = [one for one in self._segments.segments() if one.last_txid >= one.first_txid]
+        gone = retention.expired(segments, now_s, max_age_s, max_bytes)
+        if not gone:
+            return 0
+        first = segments[len(gone)]
+        # the base moves first: segments before it are deleted at the next start if we die here
+        _move_base(self.state, first.path)
+        self.state.save(self.directory)
+        return self._segments.drop_before(first.first_txid)
+
+    def close(self, *, clean: bool) -> None:
+        """`clean` syncs everything, so that the page checksums are good even after a restart of the
+        machine.
+        """
+        if clean and not self._pending:
+            self._segments.sync()
+            self.checksums.sync()
+            self.state.clean = True
+            self.state.save(self.directory)
+        self._segments.close()
+        self.checksums.close()
+
+    def _every_page(
+        self, pages: Iterable[tuple[int, bytes]], commit: int, page_size: int
+    ) -> list[tuple[int, bytes]]:
+        given = dict(pages)
+        lock = lock_page(page_size)
+        missing = [n for n in range(1, commit + 1) if n not in given and n != lock]
+        if missing and (self._lost or missing[0] == 1):
+            raise ValueError(f"page {missing[0]} is missing where all {commit} pages are needed")
+        given.update(dict.fromkeys(missing, bytes(page_size)))
+        return sorted(given.items())
+
+    def _stage(
+        self,
+        epoch: Epoch,
+        header: Header,
+        record: bytes,
+        sums: dict[int, int],
+        total: int,
+        *,
+        restarts: bool,
+    ) -> None:
+        if self.state.epochs.append(epoch, header.max_txid):
+            self._epochs_changed = True
+        self._staged.stage(sums, header.commit, total, restarts=restarts)
+        self.page_size = header.page_size
+        self.n_pages = header.commit
+        self.head = Position(epoch, header.max_txid, total)
+        self.last_header = header
+        self._lost = False
+        self._pending.append(record)
+        self.pending_bytes += len(record)
+
+    def _take_head(self) -> None:
+        """Set head, size and last header from what is on disk."""
+        last = self._segments.read_last()
+        if last is None:
+            base = self.state.base
+            self.head, self.last_header = base, None
+            self.page_size, self.n_pages = self.state.page_size, self.state.n_pages
+            return
+        header = ltx.peek(last)
+        self.last_header = header
+        epoch = self.state.epochs.at(header.max_txid)
+        self.head = Position(epoch, header.max_txid, ltx.post_checksum_of(last))
+        self.page_size, self.n_pages = header.page_size, header.commit
+
+    def _recover_checksums(self) -> bool:
+        """Bring pages.sum to the head by redoing the newest records; False, and emptied, if it does
+        not get there.
+        """
+        sums = self.checksums
+        wanted = self.head.checksum or EMPTY
+        sums.resize(self.n_pages)
+        if sums.total() != wanted:
+            for window in _REDO_WINDOWS:
+                if self._redo(window) < window or sums.total() == wanted:
+                    break
+        found = sums.total() == wanted
+        if not found:
+            sums.resize(0)
+            sums.resize(self.n_pages)
+            self._lost = True
+        sums.clear_beyond_end()
+        self._staged = StagedChecksums(sums, self.n_pages)
+        return found
+
+    def _redo(self, count: int) -> int:
+        """Set the newest records' page checksums again; returns how many records there were."""
+        sums = self.checksums
+        done = 0
+        try:
+            for record in self._segments.newest(count):
+                transaction = ltx.decode(record)
+                sums.resize(transaction.header.commit)
+                for pgno, data in transaction.pages:
+                    sums.set(pgno, page_checksum(pgno, data))
+                done += 1
+        except FormatError:
+            done = 0  # damage before the tail: who reads that record will say so
+        sums.resize(self.n_pages)
+        return done
+
+
+def _align(directory: Path, state: State, segments: SegmentWriter, *, adopt: bool) -> None:
+    """Make the base and the first record meet: finish an interrupted retention, refuse a foreign
+    log.
+    """
+    if not segments.last_txid:
+        return
+    if adopt:
+        _move_base(state, segments.segments()[0].path)
+        return
+    segments.drop_before(state.base.txid + 1)
+    first = segments.first_txid
+    header = _first_header(segments.segments()[0].path)
+    if first != state.base.txid + 1 or header.pre_checksum != state.base.checksum:
+        raise FormatError(
+            f"the log in {directory} starts with TXID {first}, "
+            f"but its state.json says that it follows {state.base.text}"
+        )
+
+
+def _first_header(path: Path) -> Header:
+    try:
+        with path.open("rb") as file:
+            return ltx.peek(file.read(ltx.HEADER_SIZE))
+    except OSError as error:
+        raise storage_error(error, "read", path) from error
+
+
+def _move_base(state: State, first_segment: Path) -> None:
+    """The log will start with that segment. The size at its base is not known any more."""
+    header = _first_header(first_segment)
+    txid = header.min_txid - 1
+    state.base = Position(state.epochs.at(txid), txid, header.pre_checksum)
+    state.page_size = header.page_size
+    state.n_pages = 0
+    state.epochs.trim(state.base.txid)
+
+
+def _epochs_up_to(epochs: EpochTable | None, position: Position) -> EpochTable:
+    """The part of the table that speaks of `position` and before it."""
+    entries = [entry for entry in (epochs.to_list() if epochs else []) if entry[1] <= position.txid]
+    if not entries or entries[-1][0] != position.epoch:
+        entries = [(position.epoch, position.txid)] if position.txid else []
+    return EpochTable(entries)
+
+
+def _total(page_checksums: bytes, n_pages: int) -> int:
+    if len(page_checksums) != n_pages * ENTRY_SIZE:
+        raise FormatError(f"{len(page_checksums)} bytes of checksums for {n_pages} pages")
+    return xor_entries(page_checksums) | CHECKSUM_FLAG
