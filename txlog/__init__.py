@@ -1,3 +1,1 @@
-"""The log: LTX records, checksums, segments, retention, restore. The one format every other part
-speaks.
-"""
+"""The log: LTX records, checksums, segments, retention, restore. The format all others speak."""

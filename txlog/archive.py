@@ -1,7 +1,9 @@
 """LTX files for other tools, and a database file made from records.
 
 export_ltx writes what `litestream restore file:///DIR` reads: DIR/ltx/0/<min>-<max>.ltx, level 0
-being single transactions. Always true: a file that appears under its final name is whole.
+being single transactions.
+
+Always true: a file that appears under its final name is whole.
 """
 
 from __future__ import annotations
@@ -34,9 +36,12 @@ def records_of(reader: SegmentReader, first_txid: Txid | None = None) -> Iterato
         txid += len(records)
 
 
-def export_ltx(records: Iterable[bytes], directory: Path) -> int:
-    """Write each record as a file of its own; returns how many. Each is verified first. Raises
-    FormatError, StorageError.
+def export_ltx(records: Iterable[bytes], directory: Path, *, db_checksums: bool = False) -> int:
+    """Write each record as a file of its own; returns how many. Each is verified first.
+
+    Without `db_checksums` the pre- and post-apply checksums are left out: litestream 0.5.17 turns
+    them off for the file it restores into and then refuses an input that has them. With them, the
+    files are the log's own bytes. Raises FormatError, StorageError.
     """
     target = directory / "ltx" / "0"
     count = 0
@@ -44,10 +49,11 @@ def export_ltx(records: Iterable[bytes], directory: Path) -> int:
         target.mkdir(parents=True, exist_ok=True)
         for record in records:
             header = ltx.decode(record).header
+            data = record if db_checksums else ltx.without_database_checksums(record)
             path = target / f"{header.min_txid:016x}-{header.max_txid:016x}.ltx"
             temporary = path.with_suffix(".tmp")
             with temporary.open("wb") as file:
-                file.write(record)
+                file.write(data)
                 file.flush()
                 os.fdatasync(file.fileno())
             temporary.replace(path)

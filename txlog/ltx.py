@@ -32,6 +32,7 @@ TRAILER_SIZE = 16
 PAGE_SIZES = frozenset(1 << shift for shift in range(9, 17))  # 512 to 65,536
 MAX_PAGE_NO = 0xFFFFFFFE  # SQLite's own limit
 
+_NO_DATABASE_CHECKSUMS = 2  # the only header flag
 _FRAME_HAS_SIZE = 1  # the only page flag: LZ4 block data, preceded by its length
 _END_OF_FRAMES = bytes(6)
 
@@ -218,6 +219,27 @@ def post_checksum_of(record: bytes | bytearray | memoryview) -> int:
         raise TruncatedError("the record ends before its trailer")
     checksum: int = _U64.unpack_from(record, len(record) - TRAILER_SIZE)[0]
     return checksum
+
+
+def without_database_checksums(record: bytes) -> bytes:
+    """The same transaction as an LTX file that leaves pre- and post-apply checksums out.
+
+    For tools that refuse files with them; `decode` does not take it back. Raises FormatError.
+    """
+    transaction = decode(record)
+    stripped = bytearray(record)
+    stripped[4:8] = _NO_DATABASE_CHECKSUMS.to_bytes(4, "big")
+    stripped[40:48] = bytes(8)
+    stripped[-16:-8] = bytes(8)
+    crc = go_iso(stripped[:HEADER_SIZE])
+    at = HEADER_SIZE
+    for _, data in transaction.pages:
+        body = at + FRAME_HEADER_SIZE
+        crc = go_iso(data, go_iso(stripped[at:body], crc))
+        at = body + _unpack_frame(stripped, at)[2]
+    crc = go_iso(stripped[at:-8], crc)
+    stripped[-8:] = _U64.pack(crc | CHECKSUM_FLAG)
+    return bytes(stripped)
 
 
 def _header_problem(header: Header) -> str | None:
