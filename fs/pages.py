@@ -1,0 +1,117 @@
+"""The 100-byte header of a database, and the bytes of page 1 that are SQLite's own bookkeeping.
+
+Owns: offsets in page 1. Never touches a file. Always true: what `parse_header` returns has a page
+size that is a power of two from 512 to 65536 and passed the tests SQLite makes before it opens.
+
+Source: https://www.sqlite.org/fileformat2.html#the_database_header
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+
+from litemq.errors import NotADatabaseError
+
+HEADER_BYTES = 100
+MAGIC = b"SQLite format 3\0"
+MIN_PAGE_SIZE = 512
+MAX_PAGE_SIZE = 65536
+_MIN_USABLE_BYTES = 480
+_LARGEST_VERSION = 2
+# magic, page size, write version, read version, reserved bytes, payload fractions, change counter,
+# size in pages, free pages, schema cookie, largest root page, incremental vacuum, version valid for
+_HEADER = Struct(">16s H BBB 3s I I 4x I I 8x I 8x I 24x I 4x".replace(" ", ""))
+assert _HEADER.size == HEADER_BYTES  # noqa: S101 - a table of offsets that checks itself
+
+# Change counter, "version valid for" and the version that wrote last: each copy of SQLite that
+# commits page 1 writes its own here, so two copies of one state may differ in them.
+BOOKKEEPING = (slice(24, 28), slice(92, 100))
+BOOKKEEPING_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseHeader:
+    page_size: int
+    reserved_bytes: int
+    """At the end of every page, unused by SQLite itself."""
+    wal: bool
+    change_counter: int
+    n_pages_in_header: int
+    n_free_pages: int
+    schema_cookie: int
+    auto_vacuum: int
+    """As in the PRAGMA: 0 none, 1 full, 2 incremental."""
+    version_valid_for: int
+
+
+def parse_header(data: bytes | bytearray | memoryview) -> DatabaseHeader:
+    """The first 100 bytes (more are ignored). Raises NotADatabaseError."""
+    if len(data) < HEADER_BYTES:
+        raise NotADatabaseError(f"{len(data)} bytes are too few for a database header of 100")
+    (
+        magic,
+        page_size,
+        write_version,
+        read_version,
+        reserved_bytes,
+        fractions,
+        change_counter,
+        n_pages,
+        n_free_pages,
+        schema_cookie,
+        largest_root_page,
+        incremental_vacuum,
+        version_valid_for,
+    ) = _HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise NotADatabaseError("the file does not start with SQLite's magic string")
+    page_size = page_size_of(page_size)
+    if page_size - reserved_bytes < _MIN_USABLE_BYTES:
+        raise NotADatabaseError(f"{reserved_bytes} reserved bytes leave no room in {page_size}")
+    if fractions != b"\x40\x20\x20":
+        raise NotADatabaseError("the payload fractions in the header are not SQLite's")
+    if read_version > _LARGEST_VERSION or write_version > _LARGEST_VERSION:
+        raise NotADatabaseError("the database is of a file format newer than WAL")
+    return DatabaseHeader(
+        page_size=page_size,
+        reserved_bytes=reserved_bytes,
+        wal=read_version == 2,
+        change_counter=change_counter,
+        n_pages_in_header=n_pages,
+        n_free_pages=n_free_pages,
+        schema_cookie=schema_cookie,
+        auto_vacuum=0 if not largest_root_page else 2 if incremental_vacuum else 1,
+        version_valid_for=version_valid_for,
+    )
+
+
+def page_size_of(stored: int) -> int:
+    """The page size behind its 16-bit form, in which 1 stands for 65536."""
+    page_size = MAX_PAGE_SIZE if stored == 1 else stored
+    if page_size < MIN_PAGE_SIZE or page_size & (page_size - 1):
+        raise NotADatabaseError(f"{stored} is no page size")
+    return page_size
+
+
+def database_size(header: DatabaseHeader, file_bytes: int) -> int:
+    """Size in pages: what the header says if a version of SQLite wrote it that keeps it, and the
+    file has that many pages; otherwise what the file holds.
+    """
+    n_pages = header.n_pages_in_header
+    in_file = file_bytes // header.page_size
+    if n_pages and header.change_counter == header.version_valid_for and n_pages <= in_file:
+        return n_pages
+    return in_file
+
+
+def bookkeeping(page1: bytes | memoryview) -> bytes:
+    """The 12 bytes of page 1 in which equal databases may differ."""
+    return b"".join(page1[part] for part in BOOKKEEPING)
+
+
+def with_bookkeeping(page1: bytes, twelve_bytes: bytes) -> bytes:
+    """Page 1 with these bytes instead of its own."""
+    if len(twelve_bytes) != BOOKKEEPING_BYTES:
+        raise ValueError(f"bookkeeping has 12 bytes, not {len(twelve_bytes)}")
+    return b"".join((page1[:24], twelve_bytes[:4], page1[28:92], twelve_bytes[4:], page1[100:]))
