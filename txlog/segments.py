@@ -126,6 +126,8 @@ class SegmentWriter:
         """The newest records of the last segment, as its index knows them, oldest first, at most
         `count`.
         """
+        if not self._index_entries:
+            return
         skip = max(0, self._index_entries - count)
         ends = _to_ends(os.pread(self._index_fd, self._index_entries * ENTRY_SIZE, 0))
         start = ends[skip - 1] if skip else 0

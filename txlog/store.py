@@ -221,13 +221,11 @@ class DatabaseLog:
             raise GapError("the page checksums were lost: the database must be compared first")
         restarts = header.page_size != self.page_size
         sums = {pgno: page_checksum(pgno, data) for pgno, data in transaction.pages}
-        total = EMPTY
-        if not restarts:
-            total = self._staged.total
-            for pgno, new in sums.items():
-                total ^= self._staged.get(pgno) ^ new
-            if header.commit < self.n_pages:
-                total ^= self._staged.xor_beyond(header.commit)
+        total = EMPTY if restarts else self._staged.total
+        for pgno, new in sums.items():
+            total ^= new if restarts else self._staged.get(pgno) ^ new
+        if header.commit < self.n_pages and not restarts:
+            total ^= self._staged.xor_beyond(header.commit)
         if total | CHECKSUM_FLAG != transaction.post_checksum:
             raise FormatError(f"TXID {header.min_txid} does not lead to the checksum that it names")
         self._stage(epoch, header, record, sums, transaction.post_checksum, restarts=restarts)
