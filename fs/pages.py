@@ -87,11 +87,15 @@ def parse_header(data: bytes | bytearray | memoryview) -> DatabaseHeader:
 
 
 def page_size_of(stored: int) -> int:
-    """The page size behind its 16-bit form, in which 1 stands for 65536."""
+    """The page size behind its 16-bit form, in which 1 stands for 65536. NotADatabaseError."""
     page_size = MAX_PAGE_SIZE if stored == 1 else stored
-    if page_size < MIN_PAGE_SIZE or page_size & (page_size - 1):
+    if not is_page_size(page_size):
         raise NotADatabaseError(f"{stored} is no page size")
     return page_size
+
+
+def is_page_size(value: int) -> bool:
+    return MIN_PAGE_SIZE <= value <= MAX_PAGE_SIZE and not value & (value - 1)
 
 
 def database_size(header: DatabaseHeader, file_bytes: int) -> int:

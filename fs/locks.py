@@ -1,0 +1,82 @@
+"""SQLite's SHARED lock, taken as any client takes it, and a look at its RESERVED lock.
+
+Owns: the lock bytes of a database file. Never waits: what cannot be had at once is refused.
+Always true: the locks are OFD locks. They belong to the open file, so closing another descriptor
+of the same file in this process does not drop them, as it would ordinary POSIX locks.
+
+Source: https://www.sqlite.org/lockingv3.html; the byte numbers are those of SQLite's os.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from struct import Struct
+from typing import Self
+
+PENDING_BYTE = 0x40000000
+RESERVED_BYTE = PENDING_BYTE + 1
+SHARED_FIRST = PENDING_BYTE + 2
+SHARED_SIZE = 510
+
+_FLOCK = Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, length, pid
+_REFUSED = (errno.EAGAIN, errno.EACCES)
+
+
+class SharedLock:
+    """While held, no writer can commit in a rollback mode, and no one can leave WAL mode.
+
+    `fd` must be open for reading, on its own open file description: do not share it with others
+    who lock. For `with`, `take` must have been successful.
+    """
+
+    __slots__ = ("_fd", "held")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.held = False
+
+    def take(self) -> bool:
+        """False if a writer is about to commit or commits (PENDING or EXCLUSIVE)."""
+        if self.held:
+            return True
+        if not _lock(self._fd, fcntl.F_RDLCK, PENDING_BYTE, 1):
+            return False
+        try:
+            self.held = _lock(self._fd, fcntl.F_RDLCK, SHARED_FIRST, SHARED_SIZE)
+        finally:
+            _lock(self._fd, fcntl.F_UNLCK, PENDING_BYTE, 1)
+        return self.held
+
+    def release(self) -> None:
+        if self.held:
+            _lock(self._fd, fcntl.F_UNLCK, SHARED_FIRST, SHARED_SIZE)
+            self.held = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.release()
+
+
+def writer_active(fd: int) -> bool:
+    """Whether someone holds RESERVED, that is has begun to write in a rollback mode.
+
+    Also true of a lock held by this process through another descriptor, if it is SQLite's.
+    """
+    query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, RESERVED_BYTE, 1, 0)
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, query)
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def _lock(fd: int, kind: int, start: int, length: int) -> bool:
+    try:
+        request = _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+    except OSError as exc:
+        if exc.errno in _REFUSED:
+            return False
+        raise
+    return True

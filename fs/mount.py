@@ -1,0 +1,146 @@
+"""Mount points: what is mounted where, taking away what a killed process left, ending a session.
+
+Owns: the directory under a mount. Never reads or stats anything inside a mount, which could wait
+for the very process that serves it: what is mounted is read from /proc/self/mountinfo.
+Always true: a prepared mount point is an empty directory of mode 0555, so nothing can be written
+under the mount by mistake while it is down.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from litemq.errors import ConfigError, StorageError
+
+MODE_UNDER_MOUNT = 0o555
+_MNT_DETACH = 2
+_UNMOUNT_TIMEOUT_S = 10.0
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
+_STALE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    path: str
+    minor: int
+    """Of the device: the name of a FUSE connection under /sys/fs/fuse/connections."""
+    fs_type: str
+
+
+def find_mount(path: str) -> MountEntry | None:
+    """What is mounted on exactly this path; the topmost, if several are."""
+    wanted = _real(path)
+    found = None
+    for line in _MOUNTINFO.read_text("utf-8", "surrogateescape").splitlines():
+        fields, _, after = line.partition(" - ")
+        _id, _parent, device, _root, mounted_on, *_ = fields.split(" ")
+        if _unescape(mounted_on) == wanted:
+            minor = int(device.partition(":")[2])
+            found = MountEntry(wanted, minor, after.partition(" ")[0])
+    return found
+
+
+def is_mounted(path: str) -> bool:
+    return find_mount(path) is not None
+
+
+def stale_mount(path: str) -> bool:
+    """A FUSE mount whose process is gone. (Asks the mount: only for one that nobody serves, or
+    that another process serves.)"""
+    entry = find_mount(path)
+    if entry is None or not entry.fs_type.startswith("fuse"):
+        return False
+    try:
+        os.statvfs(entry.path)
+    except OSError as exc:
+        return exc.errno in _STALE
+    return False
+
+
+def clean_stale_mount(path: str) -> bool:
+    """Detaches every mount left on this path; whether there was one. Raises StorageError."""
+    cleaned = False
+    while is_mounted(path):
+        if not stale_mount(path):
+            raise ConfigError(f"{path}: something is mounted there and alive; unmount it first")
+        _detach(_real(path))
+        cleaned = True
+    return cleaned
+
+
+def prepare_mountpoint(path: str) -> None:
+    """Makes the directory if need be. Raises ConfigError if it holds anything or is no directory.
+
+    Mode 0555 keeps others from writing there while nothing is mounted; root ignores modes, so
+    what root wrote there is refused rather than hidden under the mount.
+    """
+    directory = Path(path)
+    try:
+        directory.mkdir(mode=MODE_UNDER_MOUNT, exist_ok=True)
+        found = next(directory.iterdir(), None)
+        if found is None:
+            directory.chmod(MODE_UNDER_MOUNT)
+    except FileExistsError as exc:
+        raise ConfigError(f"{path}: the mount point is not a directory") from exc
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be a mount point: {exc.strerror}") from exc
+    if found is not None:
+        raise ConfigError(
+            f"{path}: the mount point must be empty, but holds {found.name!r}; move its files away"
+        )
+
+
+def abort(path: str) -> bool:
+    """Ends the FUSE session mounted here: every call in it fails, and new ones do, at once.
+
+    For a process that no longer answers. The mount stays, stale. False if there is none, or the
+    kernel does not let us.
+    """
+    entry = find_mount(path)
+    if entry is None or not entry.fs_type.startswith("fuse"):
+        return False
+    try:
+        (_CONNECTIONS / str(entry.minor) / "abort").write_text("1")
+    except OSError:
+        return False
+    return True
+
+
+def _detach(path: str) -> None:
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
+            number = ctypes.get_errno()
+            raise StorageError(f"{path}: cannot be unmounted: {os.strerror(number)}", number)
+        return
+    program = shutil.which("fusermount3")
+    if program is None:
+        raise ConfigError("fusermount3 is not installed; install the package fuse3")
+    done = subprocess.run(  # noqa: S603 - a fixed program, and a path as one argument
+        [program, "-u", "-z", "--", path],
+        capture_output=True,
+        text=True,
+        timeout=_UNMOUNT_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise StorageError(f"{path}: cannot be unmounted: {done.stderr.strip()}", errno.EPERM)
+
+
+def _real(path: str) -> str:
+    """Symbolic links resolved in all but the last part, which may be a mount that hangs."""
+    parent, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
+    return os.path.join(os.path.realpath(parent), name)  # noqa: PTH118
+
+
+def _unescape(field: str) -> str:
+    """The kernel writes blanks, tabs, newlines and backslashes as three octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
