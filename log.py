@@ -65,13 +65,21 @@ def get(**bound: Any) -> structlog.typing.FilteringBoundLogger:
 def as_json(fields: Mapping[str, Any]) -> bytes:
     """One JSON line, whatever the values are: what JSON has no form for is written as its repr."""
     try:
-        text = json.dumps(fields, ensure_ascii=False, default=repr, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:  # a key that is no string, a cycle
-        text = json.dumps(
-            {key: repr(value) for key, value in fields.items()} | {"damage": repr(error)}
-        )
+        text = _dumps(fields)
+    except (TypeError, ValueError, RecursionError):  # a key that is no string, NaN, a cycle
+        text = _dumps({str(key): _plain(value) for key, value in fields.items()})
     # File names need not be UTF-8; their surrogates become \udcXX, which is JSON's own escape.
     return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _dumps(fields: Mapping[str, Any]) -> str:
+    return json.dumps(
+        fields, ensure_ascii=False, allow_nan=False, default=repr, separators=(",", ":")
+    )
+
+
+def _plain(value: object) -> str | int:
+    return value if isinstance(value, str | int) else repr(value)
 
 
 def as_pretty(fields: Mapping[str, Any], *, colors: bool) -> str:
@@ -88,7 +96,7 @@ def as_pretty(fields: Mapping[str, Any], *, colors: bool) -> str:
 
 
 _RENDERERS: Final = {
-    colors: structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=36)
+    colors: structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False)
     for colors in (False, True)
 }
 
@@ -128,7 +136,7 @@ class _FromLogging(logging.Handler):
     """Warnings of libraries that use the standard library's logging."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        get(logger=record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+        get(source=record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
 
 
 class _File:

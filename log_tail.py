@@ -24,7 +24,7 @@ _READ_BYTES: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which records are wanted; None and "debug" let everything through."""
+    """Which records are wanted; a line without a level of ours is never held back for it."""
 
     actor: str | None = None
     database: str | None = None
@@ -34,7 +34,7 @@ class Filter:
         return (
             (self.actor is None or record.get("actor") == self.actor)
             and (self.database is None or record.get("db") == self.database)
-            and LEVELS.get(str(record.get("level")), 0) >= LEVELS[self.level]
+            and LEVELS.get(str(record.get("level")), 100) >= LEVELS[self.level]
         )
 
 

@@ -1,1 +1,1 @@
-"""Files on this machine: FUSE, SQLite's own formats and locks. Knows no network; the only folder that imports pyfuse3."""
+"""Files on this machine: FUSE, SQLite's formats and locks. Knows no network, imports pyfuse3."""

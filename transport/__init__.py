@@ -1,1 +1,1 @@
-"""Bytes between processes: typed messages, frames, sockets. Knows no SQLite; the only folder that imports zmq."""
+"""Bytes between processes: typed messages, frames, sockets. Knows no SQLite, imports zmq."""
