@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from struct import Struct
 from struct import error as struct_error
 
-import lz4.block  # type: ignore[import-untyped]
+import lz4.block
 from fastcrc.crc64 import go_iso
 from litemq.errors import FormatError
 from litemq.txlog.checksums import CHECKSUM_FLAG, EMPTY, lock_page, page_checksum

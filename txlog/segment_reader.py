@@ -67,6 +67,8 @@ class SegmentReader:
             if not segments:
                 return []
             raise TooOldError(f"the log starts with TXID {segments[0][0]}, after {from_txid}")
+        # asked before the read: what the index (or a later segment) promised by then must be there
+        promised = not is_last or from_txid < first + _index_entries(path)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
@@ -77,8 +79,7 @@ class SegmentReader:
             raise storage_error(error, "read", path) from error
         finally:
             os.close(fd)
-        if not records and not (is_last and from_txid >= first + _index_entries(path)):
-            # a length field is wrong (or the file was cut): the index is written after the records
+        if promised and not records:
             if not path.exists():
                 raise TooOldError(f"TXID {from_txid} has just been dropped from the log")
             raise CorruptRecordError(path, path.stat().st_size, f"no whole TXID {from_txid}")

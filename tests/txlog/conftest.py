@@ -1,4 +1,6 @@
-"""Builders of records and of histories, given as fixtures since tests import nothing from each other."""
+"""Builders of records and of histories, given as fixtures since tests import nothing from each
+other.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from litemq.txlog import ltx
 from litemq.txlog.checksums import EMPTY, fold, page_checksum
 from litemq.txlog.ltx import Header
@@ -18,12 +19,12 @@ PAGE_SIZE = 512
 
 def make_page(seed: int, page_size: int = PAGE_SIZE) -> bytes:
     """A page that is half text, half zeros: it compresses, but not to nothing."""
-    rnd = random.Random(seed)  # noqa: S311
+    rnd = random.Random(seed)
     return bytes(rnd.randrange(97, 123) for _ in range(page_size // 2)).ljust(page_size, b"\0")
 
 
 def make_chain(count: int, *, n_pages: int = 3, first_txid: int = 1) -> list[bytes]:
-    """Records of `count` successive transactions; the first holds every page, the others one each."""
+    """Records of `count` successive transactions: the first holds every page, the others one."""
     records = []
     sums: dict[int, int] = {}
     checksum = 0 if first_txid == 1 else EMPTY

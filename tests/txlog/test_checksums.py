@@ -8,7 +8,6 @@ from operator import xor
 from pathlib import Path
 
 import pytest
-
 from litemq.errors import FormatError
 from litemq.txlog.checksums import (
     CHECKSUM_FLAG,
@@ -34,7 +33,7 @@ def crc64_iso(data: bytes) -> int:
 
 def test_a_page_when_checksummed_then_is_crc64_iso_of_number_and_bytes() -> None:
     """The definition in the LTX README, computed in another way."""
-    data = random.Random(5).randbytes(512)  # noqa: S311
+    data = random.Random(5).randbytes(512)
     expected = crc64_iso((1027).to_bytes(4, "big") + data) | CHECKSUM_FLAG
     assert page_checksum(1027, data) == page_checksum(1027, memoryview(data)) == expected
 
@@ -54,7 +53,7 @@ def test_a_page_when_folded_in_and_out_then_the_database_is_as_before() -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 8, 1000, 1001])
 def test_entries_when_xored_in_bulk_then_equal_one_by_one(count: int) -> None:
     """The long-integer trick is right for odd counts too."""
-    values = [random.Random(i).getrandbits(64) for i in range(count)]  # noqa: S311
+    values = [random.Random(i).getrandbits(64) for i in range(count)]
     data = b"".join(value.to_bytes(8, "big") for value in values)
     assert xor_entries(data) == reduce(xor, values, 0)
 

@@ -1,4 +1,6 @@
-"""One database's log: the chain of transactions holds, whatever changes and whenever the writer dies."""
+"""One database's log: the chain of transactions holds, whatever changes and whenever the writer
+dies.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from litemq.errors import FormatError, GapError, StorageError
 from litemq.txlog import archive, ltx
 from litemq.txlog import state as states
@@ -44,7 +45,8 @@ def three_commits(log: DatabaseLog, page: Page) -> None:
         log.flush()
 
 
-# A history: each step writes some pages (or drops the database) and sets its size; a step may change the page size.
+# A history: each step writes some pages (or drops the database) and sets its size; a step may
+# change the page size.
 STEPS = st.lists(
     st.tuples(
         st.dictionaries(st.integers(1, 12), st.integers(0, 3), max_size=5),
@@ -61,8 +63,9 @@ STEPS = st.lists(
 def test_any_history_when_logged_then_a_replica_ends_in_the_same_state(
     steps: list[tuple[dict[int, int], int, int, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Growth, shrinking, holes, drops, page sizes, groups and reopens: every checksum is that of the pages, and a second
-    log fed with the records, and a restored file, agree."""
+    """Growth, shrinking, holes, drops, page sizes, groups and reopens: every checksum is that of
+    the pages, and a second log fed with the records, and a restored file, agree.
+    """
     root = tmp_path_factory.mktemp("log")
     log = DatabaseLog.open(root / "a", segment_bytes=2000, node_id=1)
     replica = DatabaseLog.open(root / "b", segment_bytes=3000, node_id=2)
@@ -149,9 +152,7 @@ def test_the_wal_position_when_given_then_is_there_after_a_restart(
     """The resume point of the capture is in the last record's header."""
     log = open_log()
     assert log.last_header is None
-    log.prepare(
-        1, [(1, page(1))], commit=1, page_size=512, timestamp_ms=3, wal=(11, 22, 32, 536)
-    )
+    log.prepare(1, [(1, page(1))], commit=1, page_size=512, timestamp_ms=3, wal=(11, 22, 32, 536))
     log.flush()
     header = open_log().last_header
     assert header is not None
@@ -165,7 +166,9 @@ def test_a_record_when_it_does_not_follow_then_is_a_gap(open_log: OpenLog, page:
     first = commit(log, {1: page(1)}, 1, epoch=5)
     second = commit(log, {1: page(2)}, 1, epoch=5)
     third = commit(log, {1: page(3)}, 1, epoch=5)
-    assert first and second and third
+    assert first
+    assert second
+    assert third
     with pytest.raises(GapError):
         other.append_record(second, 5)
     other.append_record(first, 5)
@@ -177,9 +180,7 @@ def test_a_record_when_it_does_not_follow_then_is_a_gap(open_log: OpenLog, page:
     foreign = ltx.encode(ltx.Header(512, 1, 2, 2, 0, EMPTY | 9), [(1, page(2))], EMPTY | 1)
     with pytest.raises(GapError):
         other.append_record(foreign, 5)
-    liar = ltx.encode(
-        ltx.Header(512, 1, 2, 2, 0, other.head.checksum), [(1, page(2))], EMPTY | 1
-    )
+    liar = ltx.encode(ltx.Header(512, 1, 2, 2, 0, other.head.checksum), [(1, page(2))], EMPTY | 1)
     with pytest.raises(FormatError):
         other.append_record(liar, 5)
     with pytest.raises(FormatError):
@@ -198,7 +199,7 @@ def test_a_record_when_it_does_not_follow_then_is_a_gap(open_log: OpenLog, page:
 def test_a_writer_when_killed_after_the_append_then_the_checksums_are_redone(
     open_log: OpenLog, page: Page, monkeypatch: pytest.MonkeyPatch, group: int, applied: int
 ) -> None:
-    """The records are in the log, pages.sum is old, or partly new: opening brings it to the head."""
+    """The records are in the log, pages.sum is not, or in part: opening brings it to the head."""
     log = open_log()
     three_commits(log, page)
     for n in range(group):
@@ -223,7 +224,9 @@ def test_a_writer_when_killed_after_the_append_then_the_checksums_are_redone(
 def test_a_log_when_torn_then_reopens_at_the_last_whole_record(
     open_log: OpenLog, page: Page
 ) -> None:
-    """Every length of the last record: the head is the record before it, and its checksums fit or are given up."""
+    """Every length of the last record: the head is the record before it, and its checksums fit or
+    are given up.
+    """
     log = open_log()
     three_commits(log, page)
     head_before = log.head
@@ -292,7 +295,7 @@ def test_checksums_after_a_clean_close_when_the_machine_restarts_then_are_truste
 def test_checksums_when_damaged_then_are_thrown_away_and_all_pages_needed(
     open_log: OpenLog, page: Page
 ) -> None:
-    """Wrong checksums never reach a record: the next one holds every page, and the chain goes on."""
+    """Wrong checksums never reach a record: the next one holds every page, the chain holds."""
     log = open_log()
     commit(log, {n: page(n) for n in range(1, 30)}, 29)
     log.flush()
@@ -389,7 +392,9 @@ def test_a_reset_when_done_then_the_log_starts_behind_the_position(
 def test_a_reset_when_killed_anywhere_then_the_log_is_old_or_empty_and_says_so(
     open_log: OpenLog, page: Page, monkeypatch: pytest.MonkeyPatch, dies_at: int
 ) -> None:
-    """After each step of a reset: no mixture of old records and the new base is ever taken for a log."""
+    """After each step of a reset: no mixture of old records and the new base is ever taken for a
+    log.
+    """
     primary, replica = open_log("primary"), open_log("replica")
     three_commits(replica, page)
     old = replica.head
@@ -433,7 +438,9 @@ def test_a_reset_when_killed_anywhere_then_the_log_is_old_or_empty_and_says_so(
 def test_a_full_disk_when_it_has_room_again_then_prepared_records_are_flushed(
     open_log: OpenLog, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On StorageError the head stays advanced and later commits chain on; pages.sum is not ahead of the log."""
+    """On StorageError the head stays advanced and later commits chain on; pages.sum is not ahead of
+    the log.
+    """
     log = open_log()
     three_commits(log, page)
     on_disk = log.checksums.read(1, 9)
@@ -460,7 +467,9 @@ def test_a_full_disk_when_it_has_room_again_then_prepared_records_are_flushed(
 def test_retention_when_enforced_then_the_base_moves_and_the_log_reopens(
     open_log: OpenLog, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether or not the process dies between moving the base and deleting, nothing but the oldest is gone."""
+    """Whether or not the process dies between moving the base and deleting, nothing but the oldest
+    is gone.
+    """
     log = open_log(segment_bytes=1000)
     for n in range(20):
         commit(log, {1: page(n), 2: page(99)}, 2, epoch=n // 4 + 1)
@@ -473,7 +482,7 @@ def test_retention_when_enforced_then_the_base_moves_and_the_log_reopens(
     again = open_log(segment_bytes=1000)
     assert (again.head, again.range, again.trusted) == (log.head, (first, 20), True)
     assert again.head.epoch == 5
-    monkeypatch.setattr(again._segments, "drop_before", lambda txid: 0)
+    monkeypatch.setattr(again._segments, "drop_before", lambda _: 0)
     again.enforce_retention(1e12, 1, 1 << 30)
     assert again.range == (first, 20)
     last_one = open_log(segment_bytes=1000)
@@ -497,7 +506,9 @@ def test_a_log_when_it_is_not_the_one_of_its_state_then_is_refused(
 def test_a_log_when_its_state_is_lost_then_is_adopted_but_not_trusted(
     open_log: OpenLog, page: Page
 ) -> None:
-    """The records say where it starts and ends; the epochs are gone, and everything has to be compared."""
+    """The records say where it starts and ends; the epochs are gone, and everything has to be
+    compared.
+    """
     log = open_log()
     three_commits(log, page)
     log.close(clean=True)
@@ -512,9 +523,11 @@ def test_the_hot_path_when_the_pages_are_random_then_no_memory_is_kept(
 ) -> None:
     """After a flush nothing of the records stays in the log object."""
     log = open_log()
-    rnd = random.Random(3)  # noqa: S311
+    rnd = random.Random(3)
     for _ in range(50):
         pages = [(n, rnd.randbytes(4096)) for n in range(1, 9)]
         log.prepare(1, pages, commit=8, page_size=4096, timestamp_ms=0)
         log.flush()
-    assert (log._pending, log._staged._new, log._segments._index_backlog) == ([], {}, b"")
+    assert not log._pending
+    assert not log._staged._new
+    assert not log._segments._index_backlog

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from litemq.errors import FormatError, GapError
 from litemq.txlog import position as positions
 from litemq.txlog import state as states
@@ -70,7 +69,9 @@ def test_two_histories_when_compared_then_part_where_they_parted(
     theirs: list[tuple[int, bool]],
     trimmed: int,
 ) -> None:
-    """last_common is the end of the shared part: no epoch is used by both after it, and one side has won it."""
+    """last_common is the end of the shared part: no epoch is used by both after it, and one side
+    has won it.
+    """
     next_epoch = 1
     log: list[int] = []  # epoch of each TXID
     for count, _ in shared:
