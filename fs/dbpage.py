@@ -258,6 +258,10 @@ class PageWriter:
         self._wal = got == "wal"
         if self._wal is not wal:
             raise BusyError(f"{self._path}: the journal mode could not be set to {mode}")
+        if wal:
+            # opens -wal and -shm, which a reader that leaves would otherwise take with it
+            self._execute("BEGIN IMMEDIATE")
+            self._execute("COMMIT")
 
     def _write_changing_the_file(
         self, pages: Iterator[Page], commit: int, page_size: int, wal: bool

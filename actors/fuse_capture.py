@@ -1,0 +1,338 @@
+"""The FUSE capture actor: serves the mount, and holds the calls that must wait for the log writer.
+
+Owns the mount, the backing files, and the gates. Never touches its own mount, never waits for anything but its loop,
+and reads no log. Always true: a transaction it has handed over stays in `_outstanding` until the log writer has
+acknowledged it; a gate stays in `_gates` until it is opened or refused; both are sent again to a new log writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyfuse3
+
+from litemq import log
+from litemq.actors.layout import Layout
+from litemq.config import Config
+from litemq.fs import mount
+from litemq.fs.capture import Commit, DatabaseCapture
+from litemq.fs.files import DatabaseFile, ShmFile, WalFile
+from litemq.fs.operations import Operations
+from litemq.fs.poll_loop import Event, PollLoop
+from litemq.fs.tree import Tree
+from litemq.transport import messages as m
+from litemq.transport.endpoints import Endpoints
+from litemq.transport.sockets import Receiver, Sender, close_all
+
+NAME = "fuse_capture"
+HEARTBEAT_S = 0.25
+#: how long a database file must have been left alone before unexplained writes are looked at
+SETTLE_S = 0.05
+#: bytes of unacknowledged transactions above which commits wait for the log writer
+OUTSTANDING_BYTES = 32 * 1024 * 1024
+MAX_PARKED = 400
+
+
+@dataclass(slots=True)
+class _Gate:
+    """A held call."""
+
+    capture: DatabaseCapture
+    generation: int
+    message: m.Message
+    event: Event[int]
+
+
+class FuseCapture:
+    """The gatekeeper of the mount's files."""
+
+    def __init__(self, config: Config, *, primary: bool, epoch: int) -> None:
+        self._config = config
+        self._layout = Layout(config.node.data_dir)
+        self._log = log.get()
+        self._endpoints = Endpoints(config.run_dir)
+        self._epoch = epoch
+        self._primary = primary
+        self._loop = PollLoop()
+        self._gates_in = Receiver.bind(self._endpoints.gates)
+        self._to_log = Sender(self._endpoints.capture)
+        self._to_supervisor = Sender(self._endpoints.control)
+        self._incarnation = time.time_ns() // 1000
+        self._sequence = itertools.count(1)
+        self._gate_ids = itertools.count(1)
+        self._gates: dict[int, _Gate] = {}
+        self._outstanding: dict[int, tuple[m.Message, bytes]] = {}
+        self._outstanding_bytes = 0
+        self._room: Event[None] = Event()
+        #: database -> number of the last report of unexplained writes that is not in the log yet
+        self._unexplained: dict[str, int] = {}
+        self._ready: Event[None] = Event()
+        self._mounted = False
+        self._unclean = self._layout.mounted.exists()
+        self._admitted = 0
+        self._primary_text = f"? {config.election.primary}\n".encode()
+        if primary:
+            self._primary_text = f"{config.node.name} {config.election.primary}\n".encode()
+        #: a stalled log, a drain; what the gatekeeper's protocol calls for
+        self.refuse_errno = 0
+        self.read_only = not primary
+        self._closed = False
+        self._tree = Tree(self._layout.files, self)
+
+    # --- life
+
+    def run(self) -> int:
+        """Serve until SIGTERM; 0 when the mount is gone again."""
+        signal.signal(signal.SIGTERM, lambda *_: self._loop.stop())
+        path = str(self._config.mount.path)
+        mount.clean_stale_mount(path)
+        mount.prepare_mountpoint(path)
+        self._tree.load()
+        self._layout.mounted.touch()
+        try:
+            self._loop.run(self._main())
+        finally:
+            self._unmount()
+        return 0
+
+    async def _main(self) -> None:
+        loop = self._loop
+        loop.spawn(self._receive(), "gates")
+        loop.spawn(self._beat(), "heartbeat")
+        if self._primary:
+            self._send(m.CaptureStarted(self._incarnation))
+            await self._ready.wait()
+        loop.install()
+        options = set(pyfuse3.default_options) | {f"fsname=litemq:{self._config.node.name}"}
+        if self._config.mount.allow_other:
+            options.add("allow_other")
+        pyfuse3.init(Operations(self._tree, self), str(self._config.mount.path), options)
+        self._mounted = True
+        self._log.info("mounted", path=str(self._config.mount.path))
+        self._alive()
+        if not self._primary:
+            self._send(m.CaptureStarted(self._incarnation))
+        await pyfuse3.main(max_tasks=MAX_PARKED)
+        self._log.warning("the mount was taken away", path=str(self._config.mount.path))
+
+    def _unmount(self) -> None:
+        if self._mounted:
+            pyfuse3.close(unmount=True)
+            self._layout.mounted.unlink(missing_ok=True)
+        elif not self._unclean:
+            self._layout.mounted.unlink(missing_ok=True)
+        mount.clean_stale_mount(str(self._config.mount.path))
+        close_all()
+
+    async def _beat(self) -> None:
+        while True:
+            self._alive()
+            await self._loop.sleep(HEARTBEAT_S)
+
+    def _alive(self) -> None:
+        self._to_supervisor.send(
+            m.ActorAlive(NAME, os.getpid(), ready=self._mounted, epoch=self._epoch)
+        )
+
+    # --- what the log writer, the applier and the supervisor say
+
+    async def _receive(self) -> None:
+        receiver = self._gates_in
+        while True:
+            for message, _ in receiver.drain():
+                self._handle(message)
+            if not receiver.more:
+                await self._loop.wait_readable(receiver.fd)
+
+    def _handle(self, message: m.Message) -> None:
+        match message:
+            case m.OpenGate(gate=number, captured_end=end):
+                self._open_gate(number, end)
+            case m.RefuseGate(gate=number, errno=errno):
+                gate = self._gates.pop(number, None)
+                if gate is not None:
+                    gate.event.set(errno)
+            case m.PagesLogged(sequence=sequence):
+                self._logged(sequence)
+            case m.WritesExplained(sequence=sequence, database=database):
+                if self._unexplained.get(database) == sequence:
+                    del self._unexplained[database]
+            case m.LogWriterStarted(token=token):
+                self._resync(token)
+            case m.EchoCapture(token=number):
+                self._send(m.CaptureEcho(number))
+            case m.CaptureReady(incarnation=incarnation) if incarnation == self._incarnation:
+                self._ready.set()
+            case m.LogStalled(errno=errno):
+                if not self._closed:
+                    self.refuse_errno = errno
+            case m.AdmitWriter(pid=pid):
+                if self._mounted:
+                    self._admitted = pid
+                    self._to_log.send(m.WriterAdmitted(pid))
+            case m.ShowPrimary(text=text):
+                self._primary_text = text.encode() + b"\n"
+            case m.CloseWrites(reply_to=reply_to):
+                self._closed = True
+                self.refuse_errno = 30  # EROFS
+                reply = Sender(reply_to)
+                reply.send(m.WritesClosed())
+                reply.close()
+            case _:
+                self._log.warning("unexpected message", message=type(message).__name__)
+
+    def _open_gate(self, number: int, captured_end: int) -> None:
+        gate = self._gates.pop(number, None)
+        if gate is None:
+            return
+        capture = gate.capture
+        if gate.generation == capture.generation and captured_end > capture.captured_end:
+            capture.captured_end = captured_end
+        gate.event.set(0)
+
+    def _logged(self, sequence: int) -> None:
+        for number in [number for number in self._outstanding if number <= sequence]:
+            _, data = self._outstanding.pop(number)
+            self._outstanding_bytes -= len(data)
+        if self._outstanding_bytes < OUTSTANDING_BYTES and not self._room.is_set:
+            self._room.set()
+
+    def _resync(self, token: str) -> None:
+        """A log writer starts over: tell it how things stand, and everything it may have missed."""
+        names = self._tree.by_name.values()
+        self._send(
+            m.ResyncCapture(
+                token,
+                self._incarnation,
+                mounted=self._ready.is_set,
+                unclean=self._unclean,
+                wals=[file.capture.name for file in names if isinstance(file, WalFile)],
+                shms=[file.database for file in names if isinstance(file, ShmFile)],
+            )
+        )
+        held = [gate.message for gate in self._gates.values()]
+        pending: Iterable[tuple[int, m.Message, bytes]] = sorted(
+            [(number, message, data) for number, (message, data) in self._outstanding.items()]
+            + [(each.sequence, each, b"") for each in held if isinstance(each, m.CommitFile)],
+            key=lambda entry: entry[0],
+        )
+        for _, message, data in pending:
+            self._send(message, *([data] if data else []))
+        for each in held:
+            if not isinstance(each, m.CommitFile):
+                self._send(each)
+        for database, sequence in self._unexplained.items():
+            self._send(m.UnexplainedWrites(sequence, database, everything=True, numbers=[]))
+
+    def _send(self, message: m.Message, *payload: bytes) -> None:
+        if not self._to_log.send(message, *payload):
+            # The queue holds far more than can be outstanding; what is lost now is sent at the next resync.
+            self._log.warning("the log writer does not read", message=type(message).__name__)
+
+    # --- the gatekeeper's protocol
+
+    def admitted(self, pid: int) -> bool:
+        if not self._admitted or pid == self._admitted:
+            return pid == self._admitted
+        return os.path.exists(f"/proc/{self._admitted}/task/{pid}")
+
+    async def wal_gate(self, capture: DatabaseCapture) -> None:
+        if not self._primary:
+            return
+        number = next(self._gate_ids)
+        await self._hold(number, capture, m.WalGate(number, capture.name))
+
+    async def _hold(self, number: int, capture: DatabaseCapture, message: m.Message) -> None:
+        event: Event[int] = Event()
+        self._gates[number] = _Gate(capture, capture.generation, message, event)
+        self._send(message)
+        errno = await event.wait()
+        if errno:
+            raise OSError(errno, os.strerror(errno))
+
+    async def hand_over(self, capture: DatabaseCapture, commit: Commit) -> None:
+        if not self._primary:
+            return
+        sequence = next(self._sequence)
+        if commit.data is None:
+            number = next(self._gate_ids)
+            message = m.CommitFile(
+                sequence, number, capture.name, commit.everything, commit.numbers
+            )
+            with contextlib.suppress(OSError):  # the journal is gone: the transaction stands
+                await self._hold(number, capture, message)
+            return
+        handed = m.CommitPages(
+            sequence, capture.name, commit.page_size, commit.pages, commit.numbers
+        )
+        self._outstanding[sequence] = (handed, commit.data)
+        self._outstanding_bytes += len(commit.data)
+        self._send(handed, commit.data)
+        if self._outstanding_bytes >= OUTSTANDING_BYTES:
+            self._room = Event()
+            await self._room.wait()
+
+    def unexplained(self, capture: DatabaseCapture, commit: Commit) -> None:
+        if self._primary:
+            sequence = self._unexplained[capture.name] = next(self._sequence)
+            self._send(
+                m.UnexplainedWrites(sequence, capture.name, commit.everything, commit.numbers)
+            )
+
+    def wal_opened(self, database: str) -> None:
+        if self._primary:
+            self._send(m.WalOpened(database))
+
+    def wal_removed(self, database: str) -> None:
+        if self._primary:
+            self._send(m.WalRemoved(database))
+
+    def wal_rewritten(self, database: str) -> None:
+        if self._primary:
+            self._log.warning("WAL frames that were captured have been rewritten", db=database)
+            self._send(m.WalRewritten(database))
+
+    def shm_opened(self, database: str) -> None:
+        if self._primary:
+            self._send(m.ShmOpened(database))
+
+    def shm_removed(self, database: str) -> None:
+        if self._primary:
+            self._send(m.ShmRemoved(database))
+
+    def database_removed(self, database: str) -> None:
+        if self._primary:
+            self._send(m.DatabaseRemoved(database))
+
+    def position_text(self, database: str) -> bytes | None:
+        try:
+            return self._layout.position(database).read_bytes() or None
+        except OSError:
+            return None
+
+    def primary_text(self) -> bytes:
+        return self._primary_text
+
+    def settle_later(self, capture: DatabaseCapture) -> None:
+        capture.settle_timer = True
+        self._loop.call_later(SETTLE_S, lambda: self._settled(capture))
+
+    def _settled(self, capture: DatabaseCapture) -> None:
+        capture.settle_timer = False
+        if time.monotonic() - capture.touched_s < SETTLE_S:
+            self.settle_later(capture)
+            return
+        file = self._tree.by_name.get(capture.name)
+        if isinstance(file, DatabaseFile):
+            file.report_unexplained()
+
+
+def main(config: Config, *, primary: bool, epoch: int) -> int:
+    """Entry of the actor's process."""
+    return FuseCapture(config, primary=primary, epoch=epoch).run()

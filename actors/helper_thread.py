@@ -1,0 +1,68 @@
+"""One helper thread for the few calls that may block where an actor may not.
+
+Opening a path in the mount waits while a call that holds the directory waits for the actor itself; an fdatasync takes
+as long as the disk takes. The helper does one thing at a time, in order; its results come back to the actor's loop
+through a descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from litemq import log
+
+
+class HelperThread:
+    """A queue of blocking calls, and another of their results."""
+
+    def __init__(self) -> None:
+        self.fd, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._jobs: queue.SimpleQueue[Callable[[], Callable[[], None] | None]] = queue.SimpleQueue()
+        self._results: deque[Callable[[], None]] = deque()
+        threading.Thread(target=self._work, name="helper", daemon=True).start()
+
+    def open_file(self, path: str, done: Callable[[int | None], None]) -> None:
+        """Open `path` for reading; `done` gets the descriptor, or None when it can't be opened."""
+
+        def job() -> Callable[[], None]:
+            try:
+                fd: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                fd = None
+            return lambda: done(fd)
+
+        self._jobs.put(job)
+
+    def run(self, call: Callable[[], object]) -> None:
+        """Run `call` there; an error is logged."""
+
+        def job() -> None:
+            try:
+                call()
+            except Exception as error:  # the edge of the thread
+                log.get().error("a background call failed", reason=str(error))
+
+        self._jobs.put(job)
+
+    def collect(self) -> None:
+        """Hand results over; to be called when `fd` is readable."""
+        try:
+            os.read(self.fd, 4096)
+        except BlockingIOError:
+            return
+        while self._results:
+            self._results.popleft()()
+
+    def _work(self) -> None:
+        while True:
+            result = self._jobs.get()()
+            if result is not None:
+                self._results.append(result)
+                try:
+                    os.write(self._wake, b"\0")
+                except BlockingIOError:
+                    pass  # full: the actor is about to wake anyway

@@ -1,0 +1,102 @@
+"""Where a node keeps things in its private data directory, and who writes them.
+
+files/                 the backing files of the mount            fuse capture
+databases/NAME/        log, page checksums, state                 the owner of the log
+databases/NAME/position what `NAME-pos` shows                     the owner of the log
+log/                   the structured log                         every actor
+epoch                  the highest epoch this node has seen       supervisor, owner of the log
+lock                   held as long as the node runs              supervisor
+mounted                exists while the mount is in use           fuse capture
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from litemq.config import Config
+from litemq.txlog.position import Position
+
+EPOCH_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths below one data directory, and the two small files every actor may read."""
+
+    data_dir: Path
+
+    @property
+    def files(self) -> Path:
+        return self.data_dir / "files"
+
+    @property
+    def databases(self) -> Path:
+        return self.data_dir / "databases"
+
+    @property
+    def lock(self) -> Path:
+        return self.data_dir / "lock"
+
+    @property
+    def mounted(self) -> Path:
+        return self.data_dir / "mounted"
+
+    @property
+    def _epoch(self) -> Path:
+        return self.data_dir / "epoch"
+
+    def database(self, name: str) -> Path:
+        return self.databases / name
+
+    def position(self, name: str) -> Path:
+        return self.databases / name / "position"
+
+    def create(self) -> None:
+        """Make what is missing; the data directory itself exists."""
+        self.files.mkdir(exist_ok=True)
+        self.databases.mkdir(exist_ok=True)
+
+    def read_epoch(self) -> int:
+        """The highest epoch seen, 0 if none."""
+        try:
+            return int(self._epoch.read_text())
+        except FileNotFoundError:
+            return 0
+
+    def write_epoch(self, epoch: int) -> None:
+        """Make the epoch durable before anything bears it."""
+        temporary = self._epoch.with_suffix(".new")
+        with open(temporary, "w") as file:
+            file.write(f"{epoch}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._epoch)
+        directory = os.open(self.data_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def application_file(config: Config, name: str) -> Path:
+    """Where applications see the database: in the mount, or among the plain files of a node without FUSE."""
+    return config.mount.path / name
+
+
+class PositionFile:
+    """The small file behind `NAME-pos`: rewritten in place at every position, read whole by the mount."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def show(self, position: Position) -> None:
+        os.pwrite(self._fd, position.text.encode() + b"\n", 0)
+
+    def hide(self) -> None:
+        """The database is dropped: there is no position to show."""
+        os.ftruncate(self._fd, 0)
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -1,0 +1,169 @@
+"""The nursery: the process that every actor is forked from.
+
+It is forked from the supervisor before that has a thread or a socket, so that actors may be forked at any later time
+from a process that has neither; what it has imported, all actors share. It receives actor factories from the
+supervisor over a socket pair that no other process holds. This is the only module that unpickles, and it unpickles
+only what its own parent wrote.
+
+Always true: when the supervisor dies, however it dies, the nursery dies, and with it every actor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cloudpickle
+import msgspec
+from setproctitle import setproctitle
+
+from litemq.errors import LiteMQError
+
+#: One request or report at most (bytes).
+MAX_DATAGRAM = 128 * 1024
+_PR_SET_PDEATHSIG = 1
+
+
+class Started(msgspec.Struct, frozen=True, tag=True):
+    """A child runs."""
+
+    pid: int
+
+
+class Exited(msgspec.Struct, frozen=True, tag=True):
+    """A child ended: exit code, or minus the signal that killed it."""
+
+    pid: int
+    code: int
+
+
+_decode_report = msgspec.json.Decoder(Started | Exited).decode
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent is gone."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+@dataclass(slots=True)
+class Nursery:
+    """The supervisor's end: start children, hear of their end."""
+
+    _socket: socket.socket
+    pid: int
+
+    @classmethod
+    def open(cls, title: str) -> Nursery:
+        """Fork the nursery. Call before any thread, ZeroMQ context or secret exists in this process."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                ours.close()
+                setproctitle(title)
+                status = _serve(theirs)
+            finally:
+                os._exit(status)
+        theirs.close()
+        return cls(ours, pid)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def start(self, factory: Callable[[], int]) -> None:
+        """Ask for a child that runs `factory` and exits with what it returns; `reports` tells its pid."""
+        data = cloudpickle.dumps(factory)
+        if len(data) > MAX_DATAGRAM:
+            raise LiteMQError(f"an actor's factory takes {len(data)} bytes, {MAX_DATAGRAM} at most")
+        self._socket.send(data)
+
+    def reports(self, timeout_s: float = 0.0) -> list[Started | Exited]:
+        """What happened to children. Raises LiteMQError when the nursery itself is gone."""
+        found: list[Started | Exited] = []
+        while select.select([self._socket], [], [], 0.0 if found else timeout_s)[0]:
+            data = self._socket.recv(MAX_DATAGRAM)
+            if not data:
+                raise LiteMQError(
+                    "the process that starts the actors is gone; start the node again"
+                )
+            found.append(_decode_report(data))
+        return found
+
+    def close(self) -> None:
+        """End the nursery; children that still live are killed."""
+        self._socket.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def _serve(requests: socket.socket) -> int:
+    die_with_parent()
+    # A terminal's Ctrl-C reaches the whole group; the supervisor alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    gc.collect()
+    gc.freeze()  # or every child's first collection would copy every shared page
+    children: set[int] = set()
+    while True:
+        ready = select.select([requests, wake_read], [], [])[0]
+        if requests in ready:
+            data = requests.recv(MAX_DATAGRAM)
+            if not data:
+                break
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                for fd in (requests.fileno(), wake_read, wake_write):
+                    os.close(fd)
+                _become(data)
+            children.add(pid)
+            requests.send(msgspec.json.encode(Started(pid)))
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake_read, 4096)
+        while children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            children.discard(pid)
+            requests.send(msgspec.json.encode(Exited(pid, os.waitstatus_to_exitcode(status))))
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in children:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+    return 0
+
+
+def _become(data: bytes) -> None:
+    status = 1
+    try:
+        die_with_parent()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        gc.unfreeze()
+        factory = cloudpickle.loads(data)
+        status = int(factory())
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)

@@ -1,0 +1,120 @@
+"""The poll loop of the actors that speak only ZeroMQ: descriptors, messages and timers, one at a time.
+
+Never runs two handlers at once and never swallows an exception: an actor whose handler fails dies, and its supervisor
+starts it anew. Always true: a receiver is read until it is empty before the loop sleeps, since ZeroMQ tells of new
+datagrams only once.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping
+
+from litemq.transport.messages import Message
+from litemq.transport.sockets import Receiver
+
+Handler = Callable[[Message, list[bytes]], None]
+
+
+class Reactor:
+    """Waits for what an actor asked it to wait for, and calls it."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._receivers: list[tuple[Receiver, Handler]] = []
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._stopping = False
+        self._idle: list[Callable[[], bool]] = []
+
+    def on_readable(self, fd: int, call: Callable[[], None]) -> None:
+        self._readers[fd] = call
+        self._poll.register(fd, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        del self._readers[fd]
+        self._poll.unregister(fd)
+
+    def on_message(self, receiver: Receiver, handler: Handler) -> None:
+        self._receivers.append((receiver, handler))
+        self._poll.register(receiver.fd, select.POLLIN)
+
+    def drop_receiver(self, receiver: Receiver) -> None:
+        self._receivers = [pair for pair in self._receivers if pair[0] is not receiver]
+        self._poll.unregister(receiver.fd)
+
+    def after_events(self, work: Callable[[], bool]) -> None:
+        """Call `work` after every turn; as long as it returns true there is more to do at once."""
+        self._idle.append(work)
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), call))
+
+    def every(self, period_s: float, call: Callable[[], None]) -> None:
+        """Call now and then every `period_s`; a late call is not made up for."""
+
+        def again() -> None:
+            call()
+            self.later(period_s, again)
+
+        again()
+
+    def stop(self) -> None:
+        """Leave `run` after the current handler."""
+        self._stopping = True
+
+    def run(self, on_signal: Mapping[int, Callable[[int], None]] | None = None) -> None:
+        """Work until `stop`. Signals call what `on_signal` has for them; by default SIGTERM stops."""
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for number, call in (on_signal or {signal.SIGTERM: lambda _: self.stop()}).items():
+            signal.signal(number, lambda got, _frame, call=call: call(got))
+        self.on_readable(wake_read, lambda: _empty(wake_read))
+        try:
+            while not self._stopping:
+                self._turn()
+        finally:
+            self.forget(wake_read)
+            signal.set_wakeup_fd(-1)
+            os.close(wake_read)
+            os.close(wake_write)
+
+    def _turn(self) -> None:
+        busy = False
+        for work in self._idle:
+            busy = work() or busy
+        for receiver, _ in self._receivers:
+            busy = busy or receiver.more
+        for fd, _ in self._poll.poll(self._timeout_ms(busy)):
+            call = self._readers.get(fd)
+            if call is not None:
+                call()
+        for receiver, handler in list(self._receivers):
+            for message, payload in receiver.drain():
+                handler(message, payload)
+                if self._stopping:
+                    return
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now and not self._stopping:
+            heapq.heappop(self._timers)[2]()
+
+    def _timeout_ms(self, busy: bool) -> int | None:
+        if busy:
+            return 0
+        if not self._timers:
+            return None
+        remaining_s = self._timers[0][0] - time.monotonic()
+        return int(remaining_s * 1000) + 1 if remaining_s > 0 else 0
+
+
+def _empty(fd: int) -> None:
+    try:
+        os.read(fd, 4096)
+    except BlockingIOError:
+        pass

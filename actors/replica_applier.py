@@ -1,0 +1,662 @@
+"""The replica applier actor: follows the primary and hands what it gets to SQLite.
+
+Owns the logs and the database files of a replica. It subscribes first and then asks for what it misses, so nothing can
+fall between. Never trusts the network: records are decoded, checked against the head, and logged before SQLite sees
+them. Always true: the highest epoch seen is on disk, and what bears a lower one is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from litemq import log
+from litemq.actors.following import STASH_BYTES, Following, Phase, Step
+from litemq.actors.helper_thread import HelperThread
+from litemq.actors.layout import Layout, application_file
+from litemq.actors.reactor import Reactor
+from litemq.actors.repair import Repair
+from litemq.actors.replica_database import ReplicaDatabase
+from litemq.config import Config
+from litemq.errors import FormatError, GapError, LiteMQError, NotADatabaseError, StorageError
+from litemq.fs.dbpage import BusyError
+from litemq.transport import messages as m
+from litemq.transport.endpoints import Endpoints
+from litemq.transport.sockets import Receiver, Sender, close_all
+
+NAME = "replica_applier"
+HEARTBEAT_S = 0.25
+PRESENCE_S = 0.5
+#: acknowledgements of applied transactions are gathered for this long
+ACK_S = 0.005
+LOOK_S = 1.0
+SYNC_S = 0.1
+RETENTION_S = 5.0
+BUSY_RETRY_S = 0.01
+FAILED_RETRY_S = 0.5
+CREDIT_BYTES = 4 * 1024 * 1024
+CHECKSUM_PART = 1024 * 1024
+#: a primary that has not been heard for this long is not there
+PRIMARY_SILENT_S = 3.0
+
+
+class _Followed:
+    """A database, how it is being followed, and what of it waits."""
+
+    def __init__(self, database: ReplicaDatabase) -> None:
+        self.database = database
+        self.following = Following()
+        self.repair: Repair | None = None
+        self.stash: list[m.LiveRecords] = []
+        self.stash_payloads: list[bytes] = []
+        self.stash_bytes = 0
+        self.primary_head: m.Head | None = None
+        self.behind_since_s: float | None = None
+        self.retry_s = 0.0
+        self.needs_repair = not database.log.trusted
+        self.state = "ok"
+
+    def drop_repair(self) -> None:
+        if self.repair is not None:
+            self.repair.close()
+            self.repair = None
+
+
+class ReplicaApplier:
+    """Follow, log, apply, acknowledge."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._layout = Layout(config.node.data_dir)
+        self._log = log.get()
+        self._node = config.node.name
+        endpoints = Endpoints(config.run_dir)
+        self._reactor = Reactor()
+        self._local = Receiver.bind(endpoints.capture)
+        self._answers = Receiver.bind(config.stream.answer_address, on_garbage=self._garbage)
+        self._stream = Receiver.subscribe(
+            config.primary_pub_address, hwm=config.stream.hwm * 16, on_garbage=self._garbage
+        )
+        self._requests = Sender(config.primary_request_address, hwm=10_000)
+        self._to_fuse = Sender(endpoints.gates) if config.mount.fuse else None
+        self._to_supervisor = Sender(endpoints.control)
+        self._helper = HelperThread()
+        self._epoch = self._layout.read_epoch()
+        self._followed: dict[str, _Followed] = {}
+        self._admitted = not config.mount.fuse
+        self._transfer = time.time_ns() // 1000
+        self._primary = ""
+        self._heard_s = float("-inf")
+        self._connected = False
+        self._targets: dict[str, int] | None = None
+        self._ready = False
+        self._unacked: set[str] = set()
+        self._ack_scheduled = False
+        self._old_epoch_warned = 0
+
+    # --- life
+
+    def run(self) -> int:
+        reactor = self._reactor
+        self._layout.create()
+        for directory in sorted(self._layout.databases.iterdir()):
+            self._follow(directory.name)
+        reactor.on_message(self._local, self._from_node)
+        reactor.on_message(self._stream, self._from_stream)
+        reactor.on_message(self._answers, self._from_primary)
+        reactor.on_readable(self._helper.fd, self._helper.collect)
+        reactor.after_events(self._apply)
+        reactor.every(HEARTBEAT_S, self._alive)
+        reactor.every(PRESENCE_S, self._present)
+        reactor.every(LOOK_S, self._look_around)
+        reactor.every(SYNC_S, self._sync)
+        reactor.later(RETENTION_S, self._retain)
+        self._admit()
+        reactor.run()
+        self._send_presence(leaving=True)
+        for followed in self._followed.values():
+            followed.drop_repair()
+            followed.database.close(clean=True)
+        close_all()
+        return 0
+
+    def _garbage(self, reason: str, count: int) -> None:
+        self._log.warning("dropped a strange message from the network", reason=reason, count=count)
+
+    def _follow(self, name: str) -> _Followed:
+        followed = self._followed.get(name)
+        if followed is None:
+            database = ReplicaDatabase(
+                name,
+                self._layout,
+                application_file(self._config, name),
+                self._config.retention.segment_bytes,
+            )
+            followed = self._followed[name] = _Followed(database)
+        return followed
+
+    def _admit(self) -> None:
+        """Ask the mount to let this process write; again until it answers."""
+        if self._to_fuse is not None and not self._admitted:
+            self._to_fuse.send(m.AdmitWriter(os.getpid()))
+            self._reactor.later(0.05, self._admit)
+
+    def _alive(self) -> None:
+        self._to_supervisor.send(
+            m.ActorAlive(
+                NAME,
+                os.getpid(),
+                ready=self._ready,
+                epoch=self._epoch,
+                primary=self._primary,
+                databases=[
+                    self._status(each)
+                    for each in self._followed.values()
+                    if each.database.log.n_pages
+                ],
+            )
+        )
+
+    def _status(self, followed: _Followed) -> m.DatabaseStatus:
+        database = followed.database
+        lag_s = 0.0
+        if followed.behind_since_s is not None:
+            lag_s = time.monotonic() - followed.behind_since_s
+        elif not self._connected:
+            lag_s = max(0.0, time.monotonic() - self._heard_s)
+        return m.DatabaseStatus(
+            name=database.name,
+            txid=database.applied.txid,
+            checksum=f"{database.applied.checksum:016x}",
+            epoch=database.applied.epoch,
+            page_size=database.log.page_size,
+            pages=database.log.n_pages,
+            lag_ms=min(int(lag_s * 1000), 1 << 31),
+            state=followed.state,
+        )
+
+    # --- from this node
+
+    def _from_node(self, message: m.Message, payload: list[bytes]) -> None:
+        match message:
+            case m.WriterAdmitted():
+                if not self._admitted:
+                    self._admitted = True
+                    for followed in self._followed.values():
+                        self._open(followed)
+            case m.CaptureStarted():
+                # a new mount: connections into the old one are dead
+                self._admitted = False
+                for followed in self._followed.values():
+                    followed.database.close_writer()
+                self._admit()
+                if self._primary:
+                    self._show_primary()
+            case m.Barrier():
+                self._barrier(message)
+            case _:
+                pass
+
+    def _open(self, followed: _Followed) -> None:
+        """Open the writing connection early: it keeps `-wal` and `-shm` there for readers."""
+        database = followed.database
+        if database.log.n_pages and not followed.needs_repair:
+            try:
+                database.writer()
+                database.seen()
+            except LiteMQError as error:
+                self._needs_repair(followed, str(error))
+
+    def _barrier(self, message: m.Barrier) -> None:
+        names = [message.database] if message.database else list(self._followed)
+        heads = [
+            self._followed[name].database.wire_applied
+            for name in names
+            if name in self._followed and self._followed[name].database.applied.txid
+        ]
+        reply = Sender(message.reply_to)
+        reply.send(m.BarrierReached(message.request, heads))
+        reply.close()
+
+    # --- from the primary
+
+    def _accept_epoch(self, epoch: int, node: str) -> bool:
+        if epoch < self._epoch:
+            if epoch != self._old_epoch_warned:
+                self._old_epoch_warned = epoch
+                self._log.warning(
+                    "refused a primary of an older epoch; if it is the right one, its data "
+                    "directory was lost: restore it, or empty this replica's",
+                    primary=node, its_epoch=epoch, epoch=self._epoch,
+                )  # fmt: skip
+            return False
+        if epoch > self._epoch:
+            self._layout.write_epoch(epoch)
+            self._epoch = epoch
+        return True
+
+    def _from_stream(self, message: m.Message, payload: list[bytes]) -> None:
+        match message:
+            case m.StreamHeartbeat():
+                if self._accept_epoch(message.epoch, message.node):
+                    self._heartbeat(message)
+            case m.LiveRecords():
+                if self._accept_epoch(message.epoch, message.node):
+                    self._live_records(message, payload)
+            case _:
+                self._garbage(f"{type(message).__name__} on the stream", 1)
+
+    def _heartbeat(self, message: m.StreamHeartbeat) -> None:
+        now = time.monotonic()
+        self._heard_s = now
+        if not self._connected:
+            self._connected = True
+            self._log.info("following", primary=message.node, epoch=message.epoch)
+        if self._primary != message.node:
+            self._primary = message.node
+            self._show_primary()
+        if self._targets is None:
+            self._targets = {head.database: head.position.txid for head in message.heads}
+        for head in message.heads:
+            followed = self._follow(head.database)
+            followed.primary_head = head
+            self._note_lag(followed)
+            if followed.needs_repair and followed.following.phase is Phase.LIVE:
+                self._begin_repair(followed)
+                continue
+            step = followed.following.head_seen(
+                followed.database.log.head, head.position.value, now
+            )
+            self._take_step(followed, step)
+        if message.final:
+            self._connected = False
+            self._log.info("the primary is leaving", primary=message.node)
+
+    def _take_step(self, followed: _Followed, step: Step) -> None:
+        if step is Step.FETCH:
+            self._fetch(followed)
+        elif step is Step.REPAIR:
+            self._begin_repair(followed)
+
+    def _show_primary(self) -> None:
+        if self._to_fuse is not None:
+            self._to_fuse.send(m.ShowPrimary(f"{self._primary} {self._config.election.primary}"))
+
+    def _live_records(self, message: m.LiveRecords, payload: list[bytes]) -> None:
+        followed = self._follow(message.head.database)
+        followed.primary_head = message.head
+        last = message.first_txid + len(message.lengths) - 1
+        data = payload[0] if payload else b""
+        if followed.following.phase is Phase.FETCHING and data:
+            self._stash(followed, message, data)
+            return
+        step = followed.following.records_seen(
+            followed.database.log.head, message.first_txid, last, inline=bool(data)
+        )
+        if step is Step.TAKE:
+            self._take(followed, message.first_txid, message.lengths, data, message.epoch)
+        else:
+            self._take_step(followed, step)
+        self._note_lag(followed)
+
+    def _stash(self, followed: _Followed, message: m.LiveRecords, data: bytes) -> None:
+        if followed.stash_bytes + len(data) <= STASH_BYTES:
+            followed.stash.append(message)
+            followed.stash_payloads.append(data)
+            followed.stash_bytes += len(data)
+
+    def _unstash(self, followed: _Followed) -> None:
+        stash, payloads = followed.stash, followed.stash_payloads
+        followed.stash, followed.stash_payloads, followed.stash_bytes = [], [], 0
+        for message, data in zip(stash, payloads, strict=True):
+            if followed.following.phase is Phase.LIVE:
+                self._live_records(message, [data])
+
+    def _take(
+        self, followed: _Followed, first_txid: int, lengths: list[int], data: bytes, epoch: int,
+        epochs: list[tuple[int, int]] | None = None,
+    ) -> bool:  # fmt: skip
+        """Take in consecutive records; what is already there is skipped. False when they do not fit."""
+        database = followed.database
+        at = 0
+        try:
+            for txid, length in enumerate(lengths, first_txid):
+                record = data[at : at + length]
+                at += length
+                if txid <= database.log.head.txid:
+                    continue
+                database.take(record, _epoch_at(epochs, txid, epoch))
+        except GapError as error:
+            self._log.info("records do not fit; repairing", db=database.name, reason=str(error))
+            self._begin_repair(followed)
+            return False
+        except FormatError as error:
+            self._log.warning("dropped a damaged record", db=database.name, reason=str(error))
+            self._fetch(followed)
+            return False
+        return True
+
+    # --- catching up
+
+    def _next_transfer(self) -> int:
+        self._transfer += 1
+        return self._transfer
+
+    def _fetch(self, followed: _Followed) -> None:
+        number = self._next_transfer()
+        followed.drop_repair()
+        followed.following.begin(Phase.FETCHING, number, time.monotonic())
+        self._requests.send(
+            m.RequestRecords(
+                self._node,
+                self._config.stream.answer_address,
+                number,
+                followed.database.name,
+                m.WirePosition.of(followed.database.log.head),
+                CREDIT_BYTES,
+            )
+        )
+
+    def _begin_repair(self, followed: _Followed) -> None:
+        database = followed.database
+        if not self._admitted:
+            followed.needs_repair = True
+            return
+        try:
+            page_size, sums = database.file_checksums()
+        except LiteMQError as error:
+            self._log.warning("can't read the database", db=database.name, reason=str(error))
+            followed.needs_repair = True
+            return
+        followed.needs_repair = False
+        followed.drop_repair()
+        followed.repair = Repair(database.directory, page_size, sums)
+        number = self._next_transfer()
+        followed.following.begin(Phase.REPAIRING, number, time.monotonic())
+        followed.state = "repairing"
+        pages = len(sums) // 8
+        for start in range(0, max(len(sums), 1), CHECKSUM_PART):
+            part = sums[start : start + CHECKSUM_PART]
+            self._requests.send(
+                m.RequestRepair(
+                    self._node,
+                    self._config.stream.answer_address,
+                    number,
+                    database.name,
+                    page_size,
+                    pages,
+                    start // 8 + 1,
+                    start + CHECKSUM_PART >= len(sums),
+                    CREDIT_BYTES,
+                ),
+                part,
+            )
+
+    def _needs_repair(self, followed: _Followed, reason: str) -> None:
+        self._log.warning(
+            "the database is not what the log says; repairing it",
+            db=followed.database.name, reason=reason,
+        )  # fmt: skip
+        followed.needs_repair = True
+
+    def _from_primary(self, message: m.Message, payload: list[bytes]) -> None:
+        data = payload[0] if payload else b""
+        match message:
+            case m.RecordsChunk(database=name):
+                self._current(name, message.transfer, data, lambda f: self._chunk(f, message, data))
+            case m.RepairPages(database=name):
+                self._current(
+                    name, message.transfer, data, lambda f: self._repair_pages(f, message, data)
+                )
+            case m.RepairDone(database=name):
+                self._current(name, message.transfer, data, lambda f: self._finish(f, message))
+            case m.RepairNeeded(database=name, reason=reason):
+
+                def repair(followed: _Followed) -> None:
+                    self._log.info("repairing", db=name, reason=reason)
+                    self._begin_repair(followed)
+
+                self._current(name, message.transfer, data, repair)
+            case m.TransferRefused(database=name, reason=reason):
+
+                def give_up(followed: _Followed) -> None:
+                    self._log.info("the primary refused a transfer", db=name, reason=reason)
+                    followed.needs_repair = followed.following.phase is Phase.REPAIRING
+                    followed.drop_repair()
+                    followed.following.done()
+
+                self._current(name, message.transfer, data, give_up)
+            case _:
+                self._garbage(f"{type(message).__name__} is not an answer", 1)
+
+    def _current(
+        self, name: str, transfer: int, data: bytes, handle: Callable[[_Followed], None]
+    ) -> None:
+        """Handle a piece of a transfer if it is the one under way, and grant credit for its bytes."""
+        followed = self._followed.get(name)
+        if followed is None or not followed.following.is_current(transfer):
+            self._requests.send(m.CancelTransfer(self._node, transfer))
+            return
+        followed.following.heard_s = time.monotonic()
+        if data:
+            self._requests.send(m.GrantCredit(self._node, transfer, len(data)))
+        handle(followed)
+
+    def _chunk(self, followed: _Followed, message: m.RecordsChunk, data: bytes) -> None:
+        if followed.repair is not None:
+            at = 0
+            try:
+                for length in message.lengths:
+                    followed.repair.add_record(data[at : at + length])
+                    at += length
+            except FormatError as error:
+                self._repair_failed(followed, str(error))
+            return
+        if message.first_txid > followed.database.log.head.txid + 1:
+            self._fetch(followed)
+            return
+        if (
+            self._take(
+                followed, message.first_txid, message.lengths, data, message.epoch, message.epochs
+            )
+            and message.last
+        ):
+            followed.following.done()
+            self._unstash(followed)
+
+    def _repair_pages(self, followed: _Followed, message: m.RepairPages, data: bytes) -> None:
+        if followed.repair is None:
+            return
+        try:
+            followed.repair.add_pages(message.page_size, message.numbers, data)
+        except FormatError as error:
+            self._repair_failed(followed, str(error))
+
+    def _repair_failed(self, followed: _Followed, reason: str) -> None:
+        self._log.warning("a repair failed; trying again", db=followed.database.name, reason=reason)
+        followed.drop_repair()
+        followed.following.done()
+        followed.needs_repair = True
+
+    def _finish(self, followed: _Followed, message: m.RepairDone) -> None:
+        repair, database = followed.repair, followed.database
+        if repair is None:
+            return
+        try:
+            checksums = repair.finish(message.head)
+        except FormatError as error:
+            self._repair_failed(followed, str(error))
+            return
+        try:
+            page1 = repair.page1()
+            database.suspect()
+            database.write_repair(repair.pages(), message.head, page1)
+            database.repaired(message.head, checksums, message.epochs, page1)
+        except (LiteMQError, OSError) as error:
+            database.close_writer()
+            self._repair_failed(followed, str(error))
+            return
+        self._log.info("repaired", db=database.name, pages=repair.count, txid=database.applied.txid)
+        followed.drop_repair()
+        followed.following.done()
+        followed.state = "ok"
+        self._applied(followed)
+
+    # --- applying
+
+    def _apply(self) -> bool:
+        """Hand what is in the log to SQLite; true if there is more to do at once."""
+        more = False
+        now = time.monotonic()
+        for followed in self._followed.values():
+            database = followed.database
+            if followed.retry_s > now or followed.needs_repair:
+                continue
+            if followed.following.phase is Phase.REPAIRING:
+                continue
+            if database.caught_up and not database.log.pending_bytes:
+                continue
+            more = self._apply_one(followed) or more
+        return more
+
+    def _apply_one(self, followed: _Followed) -> bool:
+        database = followed.database
+        try:
+            database.flush()
+            if not self._admitted:
+                return False
+            more = database.apply()
+        except BusyError:
+            self._retry(followed, BUSY_RETRY_S)
+            return False
+        except NotADatabaseError as error:
+            database.close_writer()
+            self._needs_repair(followed, str(error))
+            return False
+        except (StorageError, OSError) as error:
+            if followed.state != "failing":
+                self._log.error("can't apply", db=database.name, reason=str(error))
+            followed.state = "failing"
+            database.close_writer()
+            self._retry(followed, FAILED_RETRY_S)
+            return False
+        followed.state = "ok"
+        self._applied(followed)
+        return more
+
+    def _retry(self, followed: _Followed, after_s: float) -> None:
+        followed.retry_s = time.monotonic() + after_s
+        self._reactor.later(after_s, lambda: None)
+
+    def _applied(self, followed: _Followed) -> None:
+        self._unacked.add(followed.database.name)
+        self._note_lag(followed)
+        if not self._ack_scheduled:
+            self._ack_scheduled = True
+            self._reactor.later(ACK_S, self._acknowledge)
+        self._look_ready()
+
+    def _note_lag(self, followed: _Followed) -> None:
+        head = followed.primary_head
+        if head is None or followed.database.applied.txid >= head.position.txid:
+            followed.behind_since_s = None
+        elif followed.behind_since_s is None:
+            followed.behind_since_s = time.monotonic()
+
+    def _look_ready(self) -> None:
+        if self._ready or self._targets is None or not self._admitted:
+            return
+        if all(
+            name in self._followed and self._followed[name].database.applied.txid >= txid
+            for name, txid in self._targets.items()
+        ):
+            self._ready = True
+            self._alive()
+            self._log.info("caught up", databases=len(self._targets))
+
+    # --- telling the primary
+
+    def _acknowledge(self) -> None:
+        self._ack_scheduled = False
+        names, self._unacked = self._unacked, set()
+        self._send_presence(names)
+
+    def _present(self) -> None:
+        if self._connected and time.monotonic() - self._heard_s > PRIMARY_SILENT_S:
+            self._connected = False
+            self._log.warning("the primary is silent", primary=self._primary)
+        self._send_presence()
+        self._look_ready()
+
+    def _send_presence(self, names: set[str] | None = None, *, leaving: bool = False) -> None:
+        applied = [
+            each.database.wire_applied
+            for name, each in self._followed.items()
+            if (names is None or name in names) and each.database.applied.txid
+        ]
+        self._requests.send(
+            m.ReplicaAlive(self._node, self._config.stream.answer_address, leaving, applied)
+        )
+
+    # --- housekeeping
+
+    def _look_around(self) -> None:
+        """Find files that somebody else has changed, and store how far the others are."""
+        for followed in self._followed.values():
+            database = followed.database
+            try:
+                if (
+                    self._admitted
+                    and not followed.needs_repair
+                    and followed.following.phase is Phase.LIVE
+                    and database.caught_up
+                    and database.touched
+                ):
+                    self._compare(followed)
+                database.save()
+            except BusyError:
+                continue
+            except LiteMQError as error:
+                self._log.warning("housekeeping failed", db=database.name, reason=str(error))
+
+    def _compare(self, followed: _Followed) -> None:
+        database = followed.database
+        database.seen()
+        differing = database.differing_pages()
+        if differing:
+            database.close_writer()
+            self._needs_repair(followed, f"{len(differing)} pages were changed by somebody else")
+
+    def _sync(self) -> None:
+        for followed in self._followed.values():
+            if followed.database.unsynced:
+                followed.database.unsynced = False
+                self._helper.run(followed.database.log.sync)
+
+    def _retain(self) -> None:
+        self._reactor.later(RETENTION_S, self._retain)
+        keep = self._config.retention
+        for followed in self._followed.values():
+            if followed.database.caught_up:
+                try:
+                    followed.database.save()
+                    followed.database.log.enforce_retention(
+                        time.time(), keep.max_age_s, keep.max_bytes
+                    )
+                except StorageError as error:
+                    self._log.warning("can't delete old log segments", reason=str(error))
+
+
+def _epoch_at(epochs: list[tuple[int, int]] | None, txid: int, default: int) -> int:
+    """The epoch that wrote a record: a transfer may reach back over several."""
+    found = 0
+    for epoch, first in epochs or ():
+        if first <= txid:
+            found = epoch
+    return found or default
+
+
+def main(config: Config) -> int:
+    """Entry of the actor's process."""
+    return ReplicaApplier(config).run()

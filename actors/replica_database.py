@@ -1,0 +1,337 @@
+"""One database of a replica: its log, the SQLite connection that writes it, and what is still to be applied.
+
+Always true: a record is in the log before SQLite gets it; what SQLite shows is the state after some TXID, and never an
+earlier one than it has shown before. Where the file stands is stored lazily, since redoing whole pages is harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from litemq.actors.layout import Layout, PositionFile
+from litemq.errors import NotADatabaseError
+from litemq.fs.dbpage import BusyError, PageReader, PageWriter
+from litemq.fs.pages import bookkeeping, parse_header, with_bookkeeping
+from litemq.transport.messages import Head, WirePosition
+from litemq.txlog import ltx
+from litemq.txlog.checksums import lock_page, page_checksum
+from litemq.txlog.epochs import EpochTable
+from litemq.txlog.ltx import Transaction
+from litemq.txlog.position import ZERO, Position
+from litemq.txlog.segment_reader import SegmentReader
+from litemq.txlog.store import DatabaseLog
+
+#: what one SQLite transaction takes in at most, and what waits in memory (bytes of page images)
+BATCH_BYTES = 16 * 1024 * 1024
+#: pages read at once when the file is compared with the log
+COMPARE_PAGES = 256
+#: how often a change of journal mode that readers block is tried again
+MODE_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Transactions merged into one: last image of each page, final size."""
+
+    pages: dict[int, bytes]
+    last: Position
+    commit: int
+    page_size: int
+    dropped: bool
+    bytes: int
+
+
+class ReplicaDatabase:
+    """The log and the file of one database on a replica."""
+
+    def __init__(self, name: str, layout: Layout, path: Path, segment_bytes: int) -> None:
+        self.name = name
+        self.path = path
+        self.directory = layout.database(name)
+        self.log = DatabaseLog.open(self.directory, segment_bytes=segment_bytes, node_id=0)
+        self.applied: Position = self.log.state.applied
+        self.timestamp_ms = 0
+        self._position = PositionFile(layout.position(name))
+        self._reader = SegmentReader(self.directory / "log")
+        self._writer: PageWriter | None = None
+        self._pending: list[tuple[int, Transaction]] = []
+        self._pending_bytes = 0
+        self._tail = bytes.fromhex(self.log.state.page1_tail)
+        self._mode_retry_s = 0.0
+        self._saved = self.applied
+        self._fingerprint = _fingerprint(path)
+        self.unsynced = False
+        self.show()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the file shows everything that is in the log."""
+        return self.applied.txid == self.log.head.txid
+
+    @property
+    def wire_applied(self) -> Head:
+        return Head(
+            self.name,
+            WirePosition.of(self.applied),
+            self.log.page_size,
+            self.log.n_pages,
+            self.timestamp_ms,
+        )
+
+    def show(self) -> None:
+        """Bring `NAME-pos` up to date."""
+        if self.applied.txid and self.log.n_pages:
+            self._position.show(self.applied)
+        else:
+            self._position.hide()
+
+    # --- taking in
+
+    def take(self, record: bytes, epoch: int) -> None:
+        """Add the next record to the log (staged until `flush`). Raises GapError, FormatError."""
+        transaction = self.log.append_record(record, epoch)
+        if self._pending_bytes < BATCH_BYTES:
+            self._pending.append((epoch, transaction))
+            self._pending_bytes += len(record)
+        # else: it is read from the log again when its turn comes
+
+    def flush(self) -> None:
+        """Append what was taken in. Raises StorageError; it stays staged then."""
+        if self.log.flush():
+            self.unsynced = True
+
+    # --- applying
+
+    def apply(self) -> bool:
+        """Hand the next batch to SQLite; true if there is more. Raises BusyError, StorageError, NotADatabaseError."""
+        batch = self._next_batch()
+        if batch is None:
+            return False
+        if batch.dropped:
+            self.remove_files()
+        if batch.commit:
+            self._write(batch)
+        self.applied = batch.last
+        self._pending = [
+            entry for entry in self._pending if entry[1].header.max_txid > self.applied.txid
+        ]
+        self._pending_bytes = sum(
+            len(data) for _, transaction in self._pending for _, data in transaction.pages
+        )
+        self._fingerprint = _fingerprint(self.path)
+        self.show()
+        return not self.caught_up
+
+    def _next_batch(self) -> _Batch | None:
+        flushed = self.log.range[1] or self.log.state.base.txid
+        wanted = self.applied.txid + 1
+        if wanted > flushed:
+            return None
+        entries = [
+            entry for entry in self._pending if wanted <= entry[1].header.max_txid <= flushed
+        ]
+        if not entries or entries[0][1].header.max_txid != wanted:
+            entries = [
+                (self.log.epochs.at(transaction.header.max_txid), transaction)
+                for transaction in map(ltx.decode, self._reader.read(wanted, BATCH_BYTES))
+                if transaction.header.max_txid <= flushed
+            ]
+        return _merge(entries)
+
+    def _write(self, batch: _Batch) -> None:
+        page1 = batch.pages.get(1)
+        writer = self.writer()
+        wal = writer.wal if page1 is None else parse_header(page1[:100]).wal
+        if wal != writer.wal and time.monotonic() < self._mode_retry_s:
+            wal = writer.wal
+        pages = sorted(batch.pages.items())
+        try:
+            writer.apply(pages, commit=batch.commit, page_size=batch.page_size, wal=wal)
+        except BusyError:
+            if wal == writer.wal or not writer.n_pages or writer.page_size != batch.page_size:
+                raise
+            # readers keep the journal mode from changing: go on in the old one
+            self._mode_retry_s = time.monotonic() + MODE_RETRY_S
+            writer.apply(pages, commit=batch.commit, page_size=batch.page_size, wal=writer.wal)
+        if page1 is not None:
+            self._tail = bookkeeping(page1)
+            self.timestamp_ms = time.time_ns() // 1_000_000
+
+    def writer(self) -> PageWriter:
+        """The connection that writes; made when first needed, kept so that `-wal` and `-shm` stay."""
+        if self._writer is None:
+            if not os.path.lexists(self.path):
+                fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+                os.close(fd)
+            self._writer = PageWriter(str(self.path), busy_timeout_s=0.0)
+        return self._writer
+
+    def close_writer(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(Exception):  # the mount may be gone
+                self._writer.close()
+            self._writer = None
+
+    def remove_files(self) -> None:
+        """The database was dropped."""
+        self.close_writer()
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self.path}{suffix}")
+
+    # --- state
+
+    def save(self) -> None:
+        """Store how far the file is, now and then."""
+        if self._saved != self.applied:
+            self.log.state.applied = self.applied
+            self.log.state.page1_tail = self._tail.hex()
+            self.log.save_state()
+            self._saved = self.applied
+
+    def close(self, *, clean: bool) -> None:
+        self.close_writer()
+        with contextlib.suppress(Exception):  # a full disk: what is lost is redone
+            self.save()
+        self.log.close(clean=clean)
+        self._position.close()
+
+    # --- comparing the file with the log
+
+    @property
+    def touched(self) -> bool:
+        """Whether anyone but us has changed the file since the last batch."""
+        return _fingerprint(self.path) != self._fingerprint
+
+    def file_checksums(self) -> tuple[int, bytes]:
+        """Page size and page checksums of the file as it is; (0, b"") when there is no readable database.
+
+        Raises BusyError. Page 1 is taken with the log's bookkeeping bytes in place of SQLite's own.
+        """
+        if not os.path.exists(self.path) or not os.path.getsize(self.path):
+            return 0, b""
+        try:
+            with PageReader(str(self.path), busy_timeout_s=0.0) as reader:
+                header = reader.snapshot_header()
+                return header.page_size, self._read_checksums(reader, header.page_size)
+        except NotADatabaseError:
+            return 0, b""
+
+    def _read_checksums(self, reader: PageReader, page_size: int) -> bytes:
+        sums = bytearray()
+        lock = lock_page(page_size)
+        number = 1
+        while pages := reader.read(range(number, number + COMPARE_PAGES)):
+            for pgno in range(number, max(pages) + 1):
+                data = pages.get(pgno, b"")
+                if pgno == 1 and len(self._tail) == 12:
+                    data = with_bookkeeping(data, self._tail)
+                checksum = 0 if pgno == lock else page_checksum(pgno, data)
+                sums += checksum.to_bytes(8, "big")
+            if len(pages) < COMPARE_PAGES:
+                break
+            number += COMPARE_PAGES
+        return bytes(sums)
+
+    def differing_pages(self) -> list[int]:
+        """Pages of the file that are not what the log says; only meaningful when caught up."""
+        page_size, sums = self.file_checksums()
+        if page_size != self.log.page_size:
+            return list(range(1, self.log.n_pages + 1))
+        lock = lock_page(page_size) if page_size else 0
+        differing = []
+        for number in range(1, max(self.log.n_pages, len(sums) // 8) + 1):
+            known = self.log.page_checksum(number)
+            found = int.from_bytes(sums[(number - 1) * 8 : number * 8], "big")
+            # 0 in the log: SQLite never wrote the page, so it may hold anything
+            if known != found and known and number != lock:
+                differing.append(number)
+            elif number > self.log.n_pages:
+                differing.append(number)
+        return differing
+
+    def seen(self) -> None:
+        """The file as it is now has been looked at."""
+        self._fingerprint = _fingerprint(self.path)
+
+    # --- after a repair
+
+    def suspect(self) -> None:
+        """The file is about to leave the states of the log: a crash from here on ends in another repair."""
+        self.log.state.suspect = True
+        self.log.state.applied = ZERO
+        self.log.save_state()
+        self._saved = ZERO
+
+    def write_repair(
+        self, pages: Iterator[tuple[int, bytes]], head: Head, page1: bytes | None
+    ) -> None:
+        """Hand the pages of a repair to SQLite as one transaction. Raises BusyError, StorageError."""
+        if not head.pages:
+            self.remove_files()
+            return
+        try:
+            writer = self.writer()
+        except NotADatabaseError:
+            # nothing SQLite can open: the repair holds every page
+            self.remove_files()
+            writer = self.writer()
+        wal = writer.wal if page1 is None else parse_header(page1[:100]).wal
+        writer.apply(pages, commit=head.pages, page_size=head.page_size, wal=wal)
+
+    def repaired(
+        self, head: Head, checksums: bytes, epochs: list[tuple[int, int]], page1: bytes | None
+    ) -> None:
+        """The file now is the state `head`: start the log anew behind it."""
+        position = head.position.value
+        if page1 is not None:
+            self._tail = bookkeeping(page1)
+        self.log.reset(
+            position, head.page_size, head.pages, checksums, EpochTable.from_list(epochs)
+        )
+        self.applied = position
+        self._pending = []
+        self._pending_bytes = 0
+        self.timestamp_ms = head.timestamp_ms
+        self.save()
+        self.seen()
+        self.show()
+
+
+def _merge(entries: list[tuple[int, Transaction]]) -> _Batch | None:
+    batch: _Batch | None = None
+    for epoch, transaction in entries:
+        header = transaction.header
+        position = Position(epoch, header.max_txid, transaction.post_checksum)
+        if batch is None:
+            batch = _Batch({}, position, header.commit, header.page_size, False, 0)
+        elif batch.bytes > BATCH_BYTES:
+            break
+        if header.commit == 0:
+            batch.dropped = True
+        if header.commit == 0 or header.page_size != batch.page_size:
+            batch.pages.clear()
+        elif header.commit < batch.commit:
+            for number in [number for number in batch.pages if number > header.commit]:
+                del batch.pages[number]
+        batch.pages.update(transaction.pages)
+        batch.bytes += sum(len(data) for _, data in transaction.pages)
+        batch.last, batch.commit, batch.page_size = position, header.commit, header.page_size
+    return batch
+
+
+def _fingerprint(path: Path) -> tuple[tuple[int, int, int] | None, ...]:
+    found: list[tuple[int, int, int] | None] = []
+    for suffix in ("", "-wal"):
+        try:
+            status = os.stat(f"{path}{suffix}")
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)

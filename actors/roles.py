@@ -1,0 +1,51 @@
+"""Which actors a role consists of, and how each is started.
+
+Actors are imported in their own processes only: the supervisor and the nursery stay free of FUSE and SQLite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from litemq.actors.child import run_child
+from litemq.config import Config
+
+Factory = Callable[[], int]
+
+
+def _fuse_capture(config: Config, *, primary: bool, epoch: int) -> int:
+    from litemq.actors import fuse_capture
+
+    return fuse_capture.main(config, primary=primary, epoch=epoch)
+
+
+def _log_writer(config: Config, *, epoch: int) -> int:
+    from litemq.actors import log_writer
+
+    return log_writer.main(config, epoch=epoch)
+
+
+def _stream_publisher(config: Config, *, epoch: int) -> int:
+    from litemq.actors import stream_publisher
+
+    return stream_publisher.main(config, epoch=epoch)
+
+
+def _replica_applier(config: Config) -> int:
+    from litemq.actors import replica_applier
+
+    return replica_applier.main(config)
+
+
+def actors_of(config: Config, *, primary: bool, epoch: int) -> dict[str, Factory]:
+    """Actor name to factory, in the order of their start; they are stopped in this order, too."""
+    work: dict[str, Factory] = {}
+    if config.mount.fuse:
+        work["fuse_capture"] = partial(_fuse_capture, config, primary=primary, epoch=epoch)
+    if primary:
+        work["log_writer"] = partial(_log_writer, config, epoch=epoch)
+        work["stream_publisher"] = partial(_stream_publisher, config, epoch=epoch)
+    else:
+        work["replica_applier"] = partial(_replica_applier, config)
+    return {name: partial(run_child, config, name, each) for name, each in work.items()}

@@ -1,0 +1,239 @@
+"""The stream publisher actor: gives every replica what it lacks.
+
+Owns the stream's sockets. It publishes each record once, answers requests from the log on disk and from committed pages,
+and keeps no copy of anything: a replica that does not read costs a bounded queue. Always true: what it sends was
+appended to the log before.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from litemq import log
+from litemq.actors.layout import Layout, application_file
+from litemq.actors.reactor import Reactor
+from litemq.actors.replicas import Replica, Replicas
+from litemq.actors.transfers import RecordTransfer, RepairTransfer, Source, Transfer
+from litemq.config import Config
+from litemq.errors import LiteMQError
+from litemq.transport import messages as m
+from litemq.transport.endpoints import Endpoints
+from litemq.transport.sockets import Publisher, Receiver, Sender, close_all
+
+NAME = "stream_publisher"
+HEARTBEAT_S = 0.25
+#: a transfer nobody grants credit to is dropped after this
+ABANDONED_S = 30.0
+MAX_TRANSFERS = 4096
+BUSY_RETRY_S = 0.01
+DRAIN_LOOK_S = 0.005
+
+
+class StreamPublisher:
+    """Heads in, records and pages out."""
+
+    def __init__(self, config: Config, *, epoch: int) -> None:
+        self._config = config
+        self._epoch = epoch
+        self._layout = Layout(config.node.data_dir)
+        self._log = log.get()
+        self._endpoints = Endpoints(config.run_dir)
+        self._reactor = Reactor()
+        self._records = Receiver.bind(self._endpoints.records)
+        self._requests = Receiver.bind(
+            config.stream.request_address, hwm=10_000, on_garbage=self._garbage
+        )
+        self._stream = Publisher(config.stream.pub_address, hwm=config.stream.hwm)
+        self._to_log = Sender(self._endpoints.capture)
+        self._to_supervisor = Sender(self._endpoints.control)
+        self._heads: dict[str, m.Head] = {}
+        self._have_heads = False
+        self._replicas = Replicas()
+        self._transfers: dict[tuple[str, int], Transfer] = {}
+        self._source = Source(
+            self._layout,
+            self._heads,
+            open_path=lambda name: str(application_file(config, name)),
+            ask_barrier=self._ask_barrier,
+        )
+        self._barrier_count = 0
+        self._barriers: dict[int, Transfer] = {}
+        self._drain: tuple[str, float] | None = None
+        self._blocked_until_s = 0.0
+
+    def run(self) -> int:
+        reactor = self._reactor
+        reactor.on_message(self._records, self._from_node)
+        reactor.on_message(self._requests, self._from_replica)
+        reactor.after_events(self._pump)
+        reactor.every(self._config.stream.heartbeat_s, self._heartbeat)
+        reactor.every(HEARTBEAT_S, self._alive)
+        self._to_log.send(m.PublisherStarted())
+        self._log.info("publishing", address=self._config.stream.pub_address)
+        reactor.run()
+        self._heartbeat(final=True)
+        close_all()
+        return 0
+
+    def _garbage(self, reason: str, count: int) -> None:
+        self._log.warning("dropped a strange message from the network", reason=reason, count=count)
+
+    def _alive(self) -> None:
+        self._replicas.forget_silent()
+        self._to_supervisor.send(
+            m.ActorAlive(
+                NAME,
+                os.getpid(),
+                ready=self._have_heads,
+                epoch=self._epoch,
+                replicas=self._replicas.status(self._heads),
+            )
+        )
+
+    def _heartbeat(self, *, final: bool = False) -> None:
+        if self._have_heads:
+            self._stream.publish(
+                None,
+                m.StreamHeartbeat(
+                    self._config.node.name,
+                    self._epoch,
+                    time.time_ns() // 1_000_000,
+                    list(self._heads.values()),
+                    final,
+                ),
+            )
+
+    # --- from this node
+
+    def _from_node(self, message: m.Message, payload: list[bytes]) -> None:
+        match message:
+            case m.RecordsLogged(head=head, first_txid=first, lengths=lengths):
+                self._heads[head.database] = head
+                self._stream.publish(
+                    head.database,
+                    m.LiveRecords(self._config.node.name, self._epoch, head, first, lengths),
+                    *payload,
+                )
+            case m.DatabaseHeads(heads=heads):
+                self._heads.update({head.database: head for head in heads})
+                self._have_heads = True
+                self._heartbeat()
+            case m.BarrierReached(request=number, heads=heads):
+                self._heads.update({head.database: head for head in heads})
+                transfer = self._barriers.pop(number, None)
+                if transfer is not None:
+                    transfer.barrier_reached()
+            case m.DrainReplicas(reply_to=reply_to, deadline_ms=deadline_ms):
+                self._drain = (reply_to, time.monotonic() + deadline_ms / 1000)
+                self._look_drained()
+            case _:
+                self._log.warning("unexpected message", message=type(message).__name__)
+
+    def _ask_barrier(self, transfer: Transfer) -> None:
+        self._barrier_count += 1
+        self._barriers[self._barrier_count] = transfer
+        self._to_log.send(
+            m.Barrier(self._barrier_count, self._endpoints.records, transfer.database)
+        )
+
+    def _look_drained(self) -> None:
+        if self._drain is None:
+            return
+        reply_to, deadline_s = self._drain
+        complete = self._replicas.all_have(self._heads) and not self._transfers
+        if not complete and time.monotonic() < deadline_s:
+            self._reactor.later(DRAIN_LOOK_S, self._look_drained)
+            return
+        self._drain = None
+        reply = Sender(reply_to)
+        reply.send(m.ReplicasDrained(complete))
+        reply.close()
+
+    # --- from replicas
+
+    def _from_replica(self, message: m.Message, payload: list[bytes]) -> None:
+        match message:
+            case m.ReplicaAlive():
+                if self._replicas.heard(message):
+                    self._log.info(
+                        "replica connected", replica=message.node, address=message.answers
+                    )
+                if message.leaving:
+                    self._log.info("replica left", replica=message.node)
+                    self._drop_transfers(message.node)
+            case m.RequestRecords(node=node, answers=answers, transfer=number):
+                replica = self._replicas.at(node, answers)
+                self._start(
+                    RecordTransfer(
+                        self._source, replica, number, message.database,
+                        message.after.value, message.credit,
+                    )
+                )  # fmt: skip
+            case m.RequestRepair(node=node, answers=answers, transfer=number):
+                self._repair(self._replicas.at(node, answers), message, payload)
+            case m.GrantCredit(node=node, transfer=number, credit=credit):
+                transfer = self._transfers.get((node, number))
+                if transfer is not None:
+                    transfer.grant(credit)
+            case m.CancelTransfer(node=node, transfer=number):
+                self._transfers.pop((node, number), None)
+            case _:
+                self._garbage(f"{type(message).__name__} is not for this socket", 1)
+
+    def _repair(self, replica: Replica, message: m.RequestRepair, payload: list[bytes]) -> None:
+        key = (replica.node, message.transfer)
+        transfer = self._transfers.get(key)
+        if transfer is None:
+            transfer = RepairTransfer(
+                self._source, replica, message.transfer, message.database, message.page_size,
+                message.pages, message.credit,
+            )  # fmt: skip
+            self._start(transfer)
+        if isinstance(transfer, RepairTransfer):
+            transfer.add_checksums(
+                message.first_page, payload[0] if payload else b"", message.final
+            )
+            if message.final:
+                self._log.info("repairing a replica", replica=replica.node, db=message.database)
+
+    def _start(self, transfer: Transfer) -> None:
+        if len(self._transfers) >= MAX_TRANSFERS:
+            self._log.warning("too many transfers; refused", replica=transfer.replica.node)
+            transfer.refuse("too many transfers at once")
+            return
+        # a replica fetches a database once at a time: a new request replaces the old one
+        for key, other in list(self._transfers.items()):
+            if other.replica.node == transfer.replica.node and other.database == transfer.database:
+                del self._transfers[key]
+        self._transfers[transfer.replica.node, transfer.number] = transfer
+
+    def _drop_transfers(self, node: str) -> None:
+        for key in [key for key in self._transfers if key[0] == node]:
+            del self._transfers[key]
+
+    def _pump(self) -> bool:
+        """Send a piece of every transfer that has credit; true while some may go on at once."""
+        if not self._transfers or time.monotonic() < self._blocked_until_s:
+            return False
+        more = False
+        for key, transfer in list(self._transfers.items()):
+            try:
+                more = transfer.advance() or more
+            except LiteMQError as error:
+                self._log.warning(
+                    "a transfer failed", replica=key[0], db=transfer.database, reason=str(error)
+                )
+                transfer.refuse(str(error))
+            if transfer.busy:
+                transfer.busy = False
+                self._blocked_until_s = time.monotonic() + BUSY_RETRY_S
+                self._reactor.later(BUSY_RETRY_S, lambda: None)
+            if transfer.finished or transfer.idle_s > ABANDONED_S:
+                self._transfers.pop(key, None)
+        return more
+
+
+def main(config: Config, *, epoch: int) -> int:
+    """Entry of the actor's process."""
+    return StreamPublisher(config, epoch=epoch).run()

@@ -1,0 +1,69 @@
+"""What the log writer keeps of one database: its log, its WAL, and what it still has to compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from litemq.actors.layout import Layout, PositionFile
+from litemq.fs.wal_tail import WalTail
+from litemq.transport.messages import Head, WirePosition
+from litemq.txlog.store import DatabaseLog
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Pages to compare with the log (None: all), and the report that asked for it."""
+
+    sequence: int
+    numbers: list[int] | None
+
+
+@dataclass(slots=True)
+class Tracked:
+    """One database of a primary."""
+
+    name: str
+    log: DatabaseLog
+    position: PositionFile
+    wal: WalTail | None = None
+    comparing: Comparison | None = None
+    #: its file is being opened in the mount for the comparison
+    opening: bool = False
+    #: how often unpublished frames have been looked at in vain
+    look_again: int = 0
+    look_scheduled: bool = False
+    unsynced: bool = False
+
+    @classmethod
+    def open(cls, name: str, layout: Layout, segment_bytes: int) -> Tracked:
+        """Open the database's log, making it when there is none."""
+        opened = DatabaseLog.open(layout.database(name), segment_bytes=segment_bytes, node_id=0)
+        return cls(name, opened, PositionFile(layout.position(name)))
+
+    @property
+    def resume_point(self) -> tuple[int, int, int, int] | None:
+        """Salts, offset and size of the last WAL frames in the log; None when the last record came from elsewhere."""
+        header = self.log.last_header
+        if header is None or not (header.wal_salt1 or header.wal_salt2):
+            return None
+        return header.wal_salt1, header.wal_salt2, header.wal_offset, header.wal_size
+
+    @property
+    def wire_head(self) -> Head:
+        header = self.log.last_header
+        return Head(
+            self.name,
+            WirePosition.of(self.log.head),
+            self.log.page_size,
+            self.log.n_pages,
+            0 if header is None else header.timestamp_ms,
+        )
+
+    def compare_later(self, sequence: int, numbers: list[int] | None) -> None:
+        """Add to what is to be compared; the newest report number stands for all before it."""
+        if self.comparing is None:
+            self.comparing = Comparison(sequence, numbers)
+            return
+        known = self.comparing.numbers
+        merged = None if known is None or numbers is None else sorted({*known, *numbers})
+        self.comparing = Comparison(max(sequence, self.comparing.sequence), merged)

@@ -1,0 +1,318 @@
+"""Catching a replica up: from the log, or by the pages that differ.
+
+A transfer sends pieces while it has credit and stops when it has none. Always true: a repair ends with the log records
+made since it began, so pages read at different moments come out as one state.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable
+
+import lz4.block
+
+from litemq.actors.layout import Layout
+from litemq.actors.replicas import Replica
+from litemq.errors import LiteMQError
+from litemq.fs.dbpage import BusyError, PageReader
+from litemq.transport import messages as m
+from litemq.txlog import ltx
+from litemq.txlog.checksums import lock_page, read_page_checksums
+from litemq.txlog.position import Position
+from litemq.txlog.segment_reader import SegmentReader, TooOldError
+from litemq.txlog.state import load as load_state
+
+#: a piece of a transfer, before compression (bytes)
+CHUNK_BYTES = 512 * 1024
+MAX_RECORDS = 2048
+#: pages read in one SQLite read transaction (bytes)
+READ_BYTES = 256 * 1024
+
+
+class Source:
+    """Where transfers take things from: the logs, the checksums and the committed pages of this node."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        heads: dict[str, m.Head],
+        *,
+        open_path: Callable[[str], str],
+        ask_barrier: Callable[[Transfer], None],
+    ) -> None:
+        self._layout = layout
+        self.heads = heads
+        self._open_path = open_path
+        self.ask_barrier = ask_barrier
+
+    def records(self, database: str) -> SegmentReader:
+        return SegmentReader(self._layout.database(database) / "log")
+
+    def checksums(self, database: str, pages: int) -> bytes:
+        return read_page_checksums(self._layout.database(database) / "pages.sum", pages)
+
+    def epochs(self, database: str) -> list[tuple[int, int]]:
+        state = load_state(self._layout.database(database))
+        return [] if state is None else state.epochs.to_list()
+
+    def pages(self, database: str) -> PageReader:
+        return PageReader(self._open_path(database), busy_timeout_s=0.0)
+
+
+class Transfer:
+    """What both kinds have in common: number, credit, patience."""
+
+    def __init__(
+        self, source: Source, replica: Replica, number: int, database: str, credit: int
+    ) -> None:
+        self._source = source
+        self.replica = replica
+        self.number = number
+        self.database = database
+        self._credit = credit
+        self._touched_s = time.monotonic()
+        self.finished = False
+        #: SQLite was busy: come back a moment later
+        self.busy = False
+
+    @property
+    def idle_s(self) -> float:
+        return time.monotonic() - self._touched_s
+
+    def grant(self, credit: int) -> None:
+        self._credit += credit
+        self._touched_s = time.monotonic()
+
+    def advance(self) -> bool:
+        """Send the next piece if there is credit for it; true if another may follow at once."""
+        raise NotImplementedError
+
+    def barrier_reached(self) -> None:
+        """The barrier this transfer asked for has been passed."""
+
+    def refuse(self, reason: str) -> None:
+        self.finished = True
+        self.replica.send(m.TransferRefused(self.number, self.database, reason))
+
+    def _send(self, message: m.Message, *payload: bytes) -> bool:
+        if not self.replica.send(message, *payload):
+            self.busy = True  # its queue is full
+            return False
+        self._credit -= sum(len(part) for part in payload)
+        self._touched_s = time.monotonic()
+        return True
+
+    def _send_records(self, records: list[bytes], first_txid: int, *, last: bool) -> bool:
+        head = self._source.heads[self.database]
+        return self._send(
+            m.RecordsChunk(
+                self.number,
+                self.database,
+                head.position.epoch,
+                self._source.epochs(self.database),
+                first_txid,
+                [len(record) for record in records],
+                last,
+            ),
+            b"".join(records),
+        )
+
+
+class RecordTransfer(Transfer):
+    """Records after a position, until the head."""
+
+    def __init__(
+        self,
+        source: Source,
+        replica: Replica,
+        number: int,
+        database: str,
+        after: Position,
+        credit: int,
+    ) -> None:
+        super().__init__(source, replica, number, database, credit)
+        self._next = after.txid + 1
+        self._checksum: int | None = after.checksum
+        self._after = after
+
+    def advance(self) -> bool:
+        if self.finished or self._credit <= 0:
+            return False
+        head = self._source.heads.get(self.database)
+        if head is None:
+            self.refuse("no such database")
+            return False
+        reason = self._why_repair(head)
+        if reason is not None:
+            self.finished = True
+            self.replica.send(m.RepairNeeded(self.number, self.database, reason))
+            return False
+        if self._next > head.position.txid:
+            self.finished = self._send_records([], self._next, last=True)
+            return False
+        try:
+            records = self._source.records(self.database).read(self._next, CHUNK_BYTES, MAX_RECORDS)
+        except TooOldError:
+            self.finished = True
+            self.replica.send(
+                m.RepairNeeded(
+                    self.number, self.database, "the log no longer reaches back that far"
+                )
+            )
+            return False
+        if not records:
+            raise LiteMQError(f"TXID {self._next} is missing from the log of {self.database}")
+        if self._checksum is not None and ltx.peek(records[0]).pre_checksum != self._checksum:
+            self.finished = True
+            self.replica.send(m.RepairNeeded(self.number, self.database, "the histories differ"))
+            return False
+        self._checksum = None
+        last = self._next + len(records) > head.position.txid
+        if self._send_records(records, self._next, last=last):
+            self._next += len(records)
+            self.finished = last
+        return not self.finished and not self.busy and self._credit > 0
+
+    def _why_repair(self, head: m.Head) -> str | None:
+        if self._checksum is None:
+            return None
+        position = head.position.value
+        if self._after.txid > position.txid:
+            return "the replica is ahead of the primary"
+        if self._after.txid == position.txid and self._after.checksum != position.checksum:
+            return "the histories differ"
+        return None
+
+
+class RepairTransfer(Transfer):
+    """The pages that differ, then the records made meanwhile."""
+
+    def __init__(
+        self,
+        source: Source,
+        replica: Replica,
+        number: int,
+        database: str,
+        page_size: int,
+        pages: int,
+        credit: int,
+    ) -> None:
+        super().__init__(source, replica, number, database, credit)
+        self._page_size = page_size
+        self._theirs = bytearray(8 * pages)
+        self._wanted: array[int] | None = None
+        self._sent = 0
+        self._begin: m.Head | None = None
+        self._end: m.Head | None = None
+        self._next = 0
+        self._waiting = False
+        self._complete = False
+        self._reader: PageReader | None = None
+
+    def add_checksums(self, first_page: int, checksums: bytes, final: bool) -> None:
+        """The replica's page checksums from `first_page` (1 is the first) on."""
+        start = (first_page - 1) * 8 if first_page else 0
+        if start + len(checksums) > len(self._theirs):
+            self.refuse("more checksums than pages")
+            return
+        self._theirs[start : start + len(checksums)] = checksums
+        self._complete = self._complete or final
+        self._touched_s = time.monotonic()
+
+    def advance(self) -> bool:
+        if self.finished or not self._complete or self._waiting or self._credit <= 0:
+            return False
+        if self._begin is None and not self._start():
+            return False
+        assert self._wanted is not None
+        if self._sent < len(self._wanted):
+            return self._send_pages()
+        if self._end is None:
+            self._waiting = True
+            self._source.ask_barrier(self)
+            return False
+        return self._send_redo()
+
+    def _start(self) -> bool:
+        head = self._source.heads.get(self.database)
+        if head is None:
+            self.refuse("no such database")
+            return False
+        self._begin = head
+        self._next = head.position.txid + 1
+        self._wanted = self._differing(head)
+        self._theirs = bytearray()
+        return True
+
+    def _differing(self, head: m.Head) -> array[int]:
+        ours = self._source.checksums(self.database, head.pages)
+        theirs = bytes(self._theirs) if head.page_size == self._page_size else b""
+        lock = lock_page(head.page_size) if head.page_size else 0
+        wanted = array("L")
+        block = 8 * 512
+        for start in range(0, len(ours), block):
+            if ours[start : start + block] == theirs[start : start + block]:
+                continue
+            for at in range(start, min(start + block, len(ours)), 8):
+                number = at // 8 + 1
+                if ours[at : at + 8] != theirs[at : at + 8] and number != lock:
+                    wanted.append(number)
+        return wanted
+
+    def _send_pages(self) -> bool:
+        assert self._wanted is not None and self._begin is not None
+        size = self._begin.page_size
+        numbers = list(self._wanted[self._sent : self._sent + max(1, READ_BYTES // size)])
+        try:
+            if self._reader is None:
+                self._reader = self._source.pages(self.database)
+            pages = self._reader.read(numbers)
+        except BusyError:
+            self.busy = True
+            return False
+        # a page that is gone was cut off meanwhile, and the redo knows
+        found = [number for number in numbers if number in pages]
+        data = lz4.block.compress(b"".join(pages[number] for number in found), store_size=False)
+        message = m.RepairPages(self.number, self.database, size, found)
+        if any(len(pages[number]) != size for number in found):
+            self.refuse("the page size has changed")
+            return False
+        if self._send(message, data):
+            self._sent += len(numbers)
+        return not self.busy and self._credit > 0
+
+    def barrier_reached(self) -> None:
+        self._waiting = False
+        self._end = self._source.heads.get(self.database)
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _send_redo(self) -> bool:
+        assert self._end is not None
+        last = self._end.position.txid
+        if self._next <= last:
+            try:
+                records = self._source.records(self.database).read(
+                    self._next, CHUNK_BYTES, min(MAX_RECORDS, last - self._next + 1)
+                )
+            except TooOldError:
+                self.refuse("the log was shortened meanwhile")
+                return False
+            if not records:
+                raise LiteMQError(f"TXID {self._next} is missing from the log of {self.database}")
+            if self._send_records(records, self._next, last=False):
+                self._next += len(records)
+            return not self.busy and self._credit > 0
+        done = m.RepairDone(
+            self.number, self.database, self._end, self._source.epochs(self.database)
+        )
+        self.finished = self._send(done)
+        return False
+
+    def refuse(self, reason: str) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        super().refuse(reason)

@@ -1,0 +1,38 @@
+"""Which `-wal` files have been written since the last look, told by inotify on the backing files."""
+
+from __future__ import annotations
+
+from inotify_simple import INotify, flags
+
+
+class WalWatch:
+    """One inotify descriptor for all WAL files of a node."""
+
+    def __init__(self) -> None:
+        self._inotify = INotify(nonblocking=True)
+        self.fd: int = self._inotify.fileno()
+        self._names: dict[int, str] = {}
+        self._watches: dict[str, int] = {}
+
+    def add(self, path: str, name: str) -> None:
+        """Watch the file that bears the path now."""
+        self.remove(name)
+        watch = self._inotify.add_watch(path, flags.MODIFY)
+        self._names[watch] = name
+        self._watches[name] = watch
+
+    def remove(self, name: str) -> None:
+        watch = self._watches.pop(name, None)
+        if watch is not None and self._names.pop(watch, None) is not None:
+            try:
+                self._inotify.rm_watch(watch)
+            except OSError:
+                pass  # the file is gone, and its watch with it
+
+    def written(self) -> set[str]:
+        """Names whose WAL was written; events of removed watches are dropped."""
+        return {
+            self._names[event.wd]
+            for event in self._inotify.read(timeout=0)
+            if event.wd in self._names
+        }

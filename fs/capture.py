@@ -1,0 +1,181 @@
+"""What the FUSE side knows of one database: which bytes changed since the last commit, and how far its WAL goes.
+
+It decides when a transaction has ended and which pages it wrote; it performs no waits and answers no FUSE call. Always
+true: a byte of the database file that changed is in `dirty`, or explained by WAL frames, or has been handed over.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+from litemq.errors import NotADatabaseError
+from litemq.fs.pages import database_size, parse_header
+
+HEADER_BYTES = 100
+#: Commits up to this size travel in a message, larger ones are read from the file while the caller waits (bytes).
+HANDOVER_BYTES = 256 * 1024
+#: PERSIST mode ends a transaction by writing this over the journal's header.
+ZEROED_JOURNAL_HEADER = bytes(28)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The pages of one ended transaction. `data` is None when they are to be read from the file."""
+
+    page_size: int
+    pages: int
+    numbers: list[int]
+    everything: bool
+    data: bytes | None
+
+
+class DatabaseCapture:
+    """The changes of one database name, across the lives of the files that bear it."""
+
+    __slots__ = (
+        "captured_end",
+        "dirty",
+        "everything",
+        "generation",
+        "journal_active",
+        "name",
+        "settle_timer",
+        "touched_s",
+        "wal_end",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dirty: dict[int, int] = {}
+        #: the pages that changed are not known: compare all of them
+        self.everything = False
+        self.journal_active = False
+        #: bytes written to the current generation of the WAL, and how many of them are in the log
+        self.wal_end = 0
+        self.captured_end = 0
+        self.generation = 0
+        #: when the database file was last written without explanation (monotonic seconds)
+        self.touched_s = 0.0
+        self.settle_timer = False
+
+    @property
+    def uncaptured(self) -> bool:
+        """Whether the WAL may hold frames that are not in the log."""
+        return self.wal_end > self.captured_end
+
+    @property
+    def explained(self) -> bool:
+        """Whether a journal or a WAL accounts for writes to the database file."""
+        return self.journal_active or self.wal_end > 0
+
+    @property
+    def changed(self) -> bool:
+        return self.everything or bool(self.dirty)
+
+    def note_write(self, offset: int, length: int) -> None:
+        """Bytes of the database file were written outside a checkpoint."""
+        if self.dirty.get(offset, 0) < length:
+            self.dirty[offset] = length
+
+    def wal_written(self, offset: int, length: int) -> bool:
+        """Bytes of the WAL were written; true if that overwrote frames that had been captured."""
+        if offset == 0:
+            self.wal_end = length
+            self.captured_end = 0
+            self.generation += 1
+            return False
+        end = offset + length
+        rewritten = 32 <= offset < self.captured_end
+        if rewritten:
+            self.captured_end = offset
+        if end > self.wal_end:
+            self.wal_end = end
+        return rewritten
+
+    def wal_truncated(self, size: int) -> None:
+        if size < self.wal_end:
+            self.wal_end = size
+        if size == 0:
+            self.captured_end = 0
+            self.generation += 1
+
+    def forget(self) -> None:
+        """The database file is gone: nothing of it is left to capture."""
+        self.dirty.clear()
+        self.everything = False
+
+    def take(self, fd: int) -> Commit | None:
+        """The pages that changed, read from the file now; None if nothing did or it is no database.
+
+        Raises OSError. What was taken counts as handed over.
+        """
+        if not self.changed:
+            return None
+        try:
+            header = parse_header(os.pread(fd, HEADER_BYTES, 0))
+        except NotADatabaseError:
+            return None
+        size = header.page_size
+        pages = database_size(header, os.fstat(fd).st_size)
+        everything = self.everything
+        numbers = [] if everything else self._page_numbers(size, pages)
+        data: bytes | None = None
+        if not everything and len(numbers) * size <= HANDOVER_BYTES:
+            images = [os.pread(fd, size, (number - 1) * size) for number in numbers]
+            if all(len(image) == size for image in images):
+                data = b"".join(images)
+        self.forget()
+        return Commit(size, pages, numbers, everything, data)
+
+    def _page_numbers(self, page_size: int, pages: int) -> list[int]:
+        numbers: set[int] = set()
+        for offset, length in self.dirty.items():
+            first = offset // page_size
+            last = (offset + length - 1) // page_size
+            if first == last:
+                numbers.add(first + 1)
+            else:
+                numbers.update(range(first + 1, last + 2))
+        return sorted(number for number in numbers if number <= pages)
+
+
+class Gatekeeper(Protocol):
+    """What the file system asks of the actor around it: verdicts, hand-overs, and what the virtual files show."""
+
+    @property
+    def refuse_errno(self) -> int:
+        """Errno for every write that starts or extends a transaction; 0: go ahead."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether only the admitted process may write (a replica)."""
+
+    def admitted(self, pid: int) -> bool:
+        """Whether this thread belongs to the process that may write on a replica."""
+
+    async def wal_gate(self, capture: DatabaseCapture) -> None:
+        """Return once everything published in the WAL is in the log. Raises OSError to fail the call."""
+
+    async def hand_over(self, capture: DatabaseCapture, commit: Commit) -> None:
+        """Give an ended transaction to the log writer; returns at once unless it is large."""
+
+    def unexplained(self, capture: DatabaseCapture, commit: Commit) -> None:
+        """Bytes changed without journal or WAL."""
+
+    def wal_opened(self, database: str) -> None: ...
+    def wal_removed(self, database: str) -> None: ...
+    def wal_rewritten(self, database: str) -> None: ...
+    def shm_opened(self, database: str) -> None: ...
+    def shm_removed(self, database: str) -> None: ...
+    def database_removed(self, database: str) -> None: ...
+
+    def position_text(self, database: str) -> bytes | None:
+        """Contents of `NAME-pos`; None: there is no such database."""
+
+    def primary_text(self) -> bytes:
+        """Contents of `.primary`."""
+
+    def settle_later(self, capture: DatabaseCapture) -> None:
+        """Look at this database again when it has been left alone for a moment."""

@@ -1,0 +1,102 @@
+"""Which pages of a database file differ from what the log knows of them.
+
+Reads the backing file, with the committed frames of its WAL laid over it. Never locks: whoever calls has made sure that
+no transaction is under way, and a file that is only half there (shorter than its header says) is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from litemq.errors import FormatError, NotADatabaseError
+from litemq.fs.pages import DatabaseHeader, database_size, parse_header
+from litemq.fs.wal_tail import Overlay
+from litemq.txlog.checksums import lock_page, page_checksum
+
+HEADER_BYTES = 100
+#: `beat` is called once for so many pages read
+BEAT_PAGES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The pages that differ, and the size of the database they belong to."""
+
+    page_size: int
+    commit: int
+    pages: list[tuple[int, bytes]]
+
+
+def is_database(path: Path) -> bool:
+    """Whether the file begins as a SQLite database does."""
+    try:
+        with open(path, "rb") as file:
+            parse_header(file.read(HEADER_BYTES))
+    except (NotADatabaseError, FileNotFoundError):
+        return False
+    return True
+
+
+def compare(
+    path: Path,
+    known: Callable[[int], int],
+    *,
+    numbers: Iterable[int] | None = None,
+    overlay: Overlay | None = None,
+    everything: bool = False,
+    beat: Callable[[], None] | None = None,
+) -> Changed:
+    """Compare the file's pages (those in `numbers`, or all) with the checksums `known` tells.
+
+    `everything` returns all pages, whether they differ or not. Raises FormatError when the file is no whole database,
+    OSError when it can't be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _compare(fd, path, known, numbers, overlay, everything, beat)
+    finally:
+        os.close(fd)
+
+
+def _compare(
+    fd: int,
+    path: Path,
+    known: Callable[[int], int],
+    numbers: Iterable[int] | None,
+    overlay: Overlay | None,
+    everything: bool,
+    beat: Callable[[], None] | None,
+) -> Changed:
+    first = overlay.read(1) if overlay is not None else None
+    header = parse_header(os.pread(fd, HEADER_BYTES, 0) if first is None else first[:HEADER_BYTES])
+    size = header.page_size
+    file_bytes = os.fstat(fd).st_size
+    commit = database_size(header, file_bytes) if overlay is None else overlay.n_pages
+    if overlay is None and _half_written(header, file_bytes):
+        raise FormatError(f"{path} is shorter than its header says")
+    lock = lock_page(size)
+    changed: list[tuple[int, bytes]] = []
+    wanted = range(1, commit + 1) if numbers is None else numbers
+    for count, number in enumerate(wanted):
+        if beat is not None and count % BEAT_PAGES == BEAT_PAGES - 1:
+            beat()
+        if number == lock or number > commit:
+            continue
+        page = None if overlay is None else overlay.read(number)
+        if page is None:
+            page = os.pread(fd, size, (number - 1) * size)
+        if len(page) != size:
+            raise FormatError(f"{path} ends before page {number} of {commit}")
+        if everything or page_checksum(number, page) != known(number):
+            changed.append((number, page))
+    return Changed(size, commit, changed)
+
+
+def _half_written(header: DatabaseHeader, file_bytes: int) -> bool:
+    return (
+        header.change_counter == header.version_valid_for
+        and header.n_pages_in_header * header.page_size > file_bytes
+    )

@@ -1,0 +1,318 @@
+"""The files of the mount, one class per role SQLite gives them, each on its backing file.
+
+Owns what a write, a truncation, an fsync and an unlink of such a file mean for capture. Never speaks FUSE: errors are
+plain OSErrors. Always true: bytes reach the backing file before the call that brought them is answered, and a call
+that could destroy what has not been captured waits at the gatekeeper first.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+
+from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, DatabaseCapture, Gatekeeper
+
+
+class File:
+    """Any file that is not SQLite's: passed through, never replicated."""
+
+    __slots__ = (
+        "fd",
+        "gatekeeper",
+        "handles",
+        "inode",
+        "lookups",
+        "name",
+        "path",
+        "unlinked",
+        "writers",
+    )
+
+    #: whether a replica refuses to let applications open it for writing
+    guarded = True
+
+    def __init__(self, inode: int, name: str, path: str, gatekeeper: Gatekeeper) -> None:
+        self.inode = inode
+        self.name = name
+        self.path = path
+        self.gatekeeper = gatekeeper
+        self.fd = -1
+        self.handles = 0
+        self.writers = 0
+        self.lookups = 0
+        self.unlinked = False
+
+    def open(self, *, writing: bool) -> None:
+        if self.fd < 0:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        self.handles += 1
+        self.writers += writing
+
+    def create(self, mode: int) -> None:
+        """Make the backing file and open it."""
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        os.fchmod(self.fd, mode)
+        self.handles += 1
+        self.writers += 1
+
+    def release(self, *, writing: bool) -> None:
+        self.handles -= 1
+        if writing:
+            self.writers -= 1
+            if self.writers == 0:
+                self.written_to_the_end()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def stat(self) -> os.stat_result:
+        return os.stat(self.path) if self.fd < 0 else os.fstat(self.fd)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self.fd, size, offset)
+
+    def check_writable(self) -> None:
+        errno = self.gatekeeper.refuse_errno
+        if errno:
+            raise OSError(errno, os.strerror(errno))
+
+    async def write(self, offset: int, data: bytes) -> int:
+        self.check_writable()
+        return os.pwrite(self.fd, data, offset)
+
+    async def truncate(self, size: int) -> None:
+        self.check_writable()
+        self._resize(size)
+
+    def _resize(self, size: int) -> None:
+        if self.fd >= 0:
+            os.ftruncate(self.fd, size)
+        else:
+            os.truncate(self.path, size)
+
+    async def fsync(self) -> None:
+        os.fdatasync(self.fd)
+
+    def written_to_the_end(self) -> None:
+        """The last handle that could write is gone."""
+
+    async def unlink(self) -> None:
+        os.unlink(self.path)
+
+    def appeared(self) -> None:
+        """The file was created, or another was renamed to its name."""
+
+
+class DatabaseFile(File):
+    """A database. Its pages change under a journal, by a checkpoint, or for reasons of their own."""
+
+    __slots__ = ("capture",)
+
+    def __init__(
+        self, inode: int, name: str, path: str, capture: DatabaseCapture, gatekeeper: Gatekeeper
+    ) -> None:
+        super().__init__(inode, name, path, gatekeeper)
+        self.capture = capture
+
+    async def write(self, offset: int, data: bytes) -> int:
+        capture = self.capture
+        errno = self.gatekeeper.refuse_errno
+        if errno:
+            raise OSError(errno, os.strerror(errno))
+        if capture.wal_end:
+            # A checkpoint: once it is done the WAL may start over, so what it copies must be in the log.
+            if capture.wal_end > capture.captured_end:
+                await self.gatekeeper.wal_gate(capture)
+            return os.pwrite(self.fd, data, offset)
+        # noted before the write: a write that fails half way has changed bytes too
+        capture.note_write(offset, len(data))
+        if not capture.journal_active:
+            self._unexplained_change()
+        return os.pwrite(self.fd, data, offset)
+
+    async def truncate(self, size: int) -> None:
+        self.check_writable()
+        capture = self.capture
+        if capture.wal_end and size:
+            if capture.uncaptured:
+                await self.gatekeeper.wal_gate(capture)
+        elif not capture.journal_active:
+            capture.everything = True
+            self._unexplained_change()
+        self._resize(size)
+
+    def _unexplained_change(self) -> None:
+        self.capture.touched_s = monotonic()
+        if not self.capture.settle_timer:
+            self.gatekeeper.settle_later(self.capture)
+
+    async def fsync(self) -> None:
+        os.fdatasync(self.fd)
+        self.report_unexplained()
+
+    def written_to_the_end(self) -> None:
+        self.report_unexplained()
+
+    def report_unexplained(self) -> None:
+        """Hand over what changed without a journal or WAL to account for it."""
+        capture = self.capture
+        if capture.explained or not capture.changed or self.fd < 0:
+            return
+        commit = capture.take(self.fd)
+        if commit is not None:
+            self.gatekeeper.unexplained(capture, commit)
+
+    async def unlink(self) -> None:
+        if self.capture.uncaptured:
+            await self.gatekeeper.wal_gate(self.capture)
+        os.unlink(self.path)
+        self.capture.forget()
+        self.gatekeeper.database_removed(self.name)
+
+    def appeared(self) -> None:
+        """Renamed into place: nothing is known of its pages."""
+        self.capture.everything = True
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            commit = self.capture.take(fd)
+        finally:
+            os.close(fd)
+        if commit is not None:
+            self.gatekeeper.unexplained(self.capture, commit)
+
+
+class JournalFile(File):
+    """A rollback journal: its end is the end of a transaction, committed or rolled back."""
+
+    __slots__ = ("capture", "database_path")
+
+    def __init__(
+        self, inode: int, name: str, path: str, capture: DatabaseCapture, gatekeeper: Gatekeeper
+    ) -> None:
+        super().__init__(inode, name, path, gatekeeper)
+        self.capture = capture
+        self.database_path = os.path.join(os.path.dirname(path), capture.name)
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if offset == 0 and data == ZEROED_JOURNAL_HEADER:
+            commit = self._take()
+            written = os.pwrite(self.fd, data, 0)
+            await self._ended(commit)
+            return written
+        self.check_writable()
+        self.capture.journal_active = True
+        return os.pwrite(self.fd, data, offset)
+
+    async def truncate(self, size: int) -> None:
+        if size:
+            self.check_writable()
+            self._resize(size)
+            return
+        commit = self._take()
+        self._resize(0)
+        await self._ended(commit)
+
+    async def unlink(self) -> None:
+        commit = self._take()
+        os.unlink(self.path)
+        await self._ended(commit)
+
+    def _take(self) -> Commit | None:
+        # Read before the journal ends, handed over after: should this process die in between, the journal or the
+        # scan of the next start tells what happened.
+        if not self.capture.changed:
+            return None
+        try:
+            fd = os.open(self.database_path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return self.capture.take(fd)
+        finally:
+            os.close(fd)
+
+    async def _ended(self, commit: Commit | None) -> None:
+        self.capture.journal_active = False
+        if commit is not None:
+            await self.gatekeeper.hand_over(self.capture, commit)
+
+
+class WalFile(File):
+    """A write-ahead log. Frames are captured by the log writer; here they are only kept from being lost."""
+
+    __slots__ = ("capture",)
+
+    def __init__(
+        self, inode: int, name: str, path: str, capture: DatabaseCapture, gatekeeper: Gatekeeper
+    ) -> None:
+        super().__init__(inode, name, path, gatekeeper)
+        self.capture = capture
+
+    def create(self, mode: int) -> None:
+        super().create(mode)
+        self.capture.wal_truncated(0)
+        self.gatekeeper.wal_opened(self.capture.name)
+
+    async def write(self, offset: int, data: bytes) -> int:
+        errno = self.gatekeeper.refuse_errno
+        if errno:
+            raise OSError(errno, os.strerror(errno))
+        capture = self.capture
+        if offset == 0 and capture.wal_end > capture.captured_end:
+            await self.gatekeeper.wal_gate(capture)
+        written = os.pwrite(self.fd, data, offset)
+        if capture.wal_written(offset, written):
+            self.gatekeeper.wal_rewritten(capture.name)
+        return written
+
+    async def truncate(self, size: int) -> None:
+        capture = self.capture
+        if size < capture.wal_end and capture.uncaptured:
+            await self.gatekeeper.wal_gate(capture)
+        self._resize(size)
+        capture.wal_truncated(size)
+
+    async def unlink(self) -> None:
+        if self.capture.uncaptured:
+            await self.gatekeeper.wal_gate(self.capture)
+        os.unlink(self.path)
+        self.capture.wal_truncated(0)
+        self.gatekeeper.wal_removed(self.capture.name)
+
+    def appeared(self) -> None:
+        self.capture.wal_truncated(0)
+        self.capture.wal_end = os.stat(self.path).st_size
+        self.gatekeeper.wal_opened(self.capture.name)
+
+
+class ShmFile(File):
+    """The WAL index. Processes map it; the kernel writes it back now and then, also on a replica."""
+
+    __slots__ = ("database",)
+
+    guarded = False
+
+    def __init__(
+        self, inode: int, name: str, path: str, database: str, gatekeeper: Gatekeeper
+    ) -> None:
+        super().__init__(inode, name, path, gatekeeper)
+        self.database = database
+
+    def check_writable(self) -> None:
+        """Shared memory is no part of a transaction: it is always written."""
+
+    async def write(self, offset: int, data: bytes) -> int:
+        return os.pwrite(self.fd, data, offset)
+
+    def create(self, mode: int) -> None:
+        super().create(mode)
+        self.gatekeeper.shm_opened(self.database)
+
+    async def unlink(self) -> None:
+        os.unlink(self.path)
+        self.gatekeeper.shm_removed(self.database)
+
+    async def fsync(self) -> None:
+        """Nobody needs it on disk: it is rebuilt after a crash."""

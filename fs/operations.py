@@ -1,0 +1,378 @@
+"""The thin edge to pyfuse3: requests in, files of the tree, attributes and errnos out.
+
+Owns handles and the translation of errors to errnos. Never decides what a write means (files.py) or when a call may go
+on (the gatekeeper). Always true: long timeouts are safe because every change to the tree passes through here; what is
+virtual is never cached.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
+
+from litemq.fs.capture import Gatekeeper
+from litemq.fs.files import DatabaseFile, File
+from litemq.fs.tree import ROOT_INODE, Tree
+from litemq.fs.virtual import VirtualFiles
+
+CACHE_S = 3600.0
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _errnos(
+    handler: Callable[P, Coroutine[Any, Any, R]],
+) -> Callable[P, Coroutine[Any, Any, R]]:
+    """OSErrors of the handler become the errno the kernel is told."""
+
+    @wraps(handler)
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await handler(*args, **kwargs)
+        except OSError as error:
+            raise FUSEError(error.errno or errno.EIO) from None
+
+    return guarded
+
+
+class Operations(pyfuse3.Operations):
+    """One flat directory of databases and what stands beside them."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, tree: Tree, gatekeeper: Gatekeeper) -> None:
+        super().__init__()
+        self._tree = tree
+        self._gatekeeper = gatekeeper
+        self._virtual = VirtualFiles(gatekeeper, tree.new_inode)
+        self._handles: dict[int, tuple[File, bool]] = {}
+        self._virtual_handles: dict[int, bytes] = {}
+        self._next_handle = 1
+
+    # --- names and attributes
+
+    async def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        if name == b".":
+            return self._root_attributes()
+        text = _text(name)
+        file = self._tree.by_name.get(text)
+        if file is not None:
+            file.lookups += 1
+            return self._attributes(file)
+        if VirtualFiles.is_virtual(text):
+            inode = self._virtual.find(text)
+            if inode is None:
+                raise FUSEError(errno.ENOENT)
+            return self._virtual_attributes(inode)
+        # A cached "there is none": rollback-mode readers look for a journal at every transaction.
+        missing = EntryAttributes()
+        missing.st_ino = 0  # type: ignore[assignment]
+        missing.entry_timeout = CACHE_S
+        return missing
+
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        if inode == ROOT_INODE:
+            return self._root_attributes()
+        file = self._tree.by_inode.get(inode)
+        return self._virtual_attributes(inode) if file is None else self._attributes(file)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, count in inode_list:
+            file = self._tree.by_inode.get(inode)
+            if file is not None:
+                file.lookups -= count
+                if file.lookups <= 0 and file.unlinked:
+                    self._tree.release_if_unused(file)
+
+    @_errnos
+    async def setattr(
+        self,
+        inode: int,
+        attr: EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        if inode == ROOT_INODE:
+            raise FUSEError(errno.EPERM)
+        file = self._file(inode)
+        if fields.update_size:
+            if fh is None:
+                self._check_may_write(file, ctx.pid)
+            await file.truncate(attr.st_size)
+        target: int | str = file.path if file.fd < 0 else file.fd
+        if fields.update_mode or fields.update_uid or fields.update_gid:
+            self._check_may_write(file, ctx.pid)
+            if fields.update_mode:
+                os.chmod(target, stat.S_IMODE(attr.st_mode))
+            if fields.update_uid or fields.update_gid:
+                uid = attr.st_uid if fields.update_uid else -1
+                gid = attr.st_gid if fields.update_gid else -1
+                os.chown(target, uid, gid)
+        if fields.update_atime or fields.update_mtime:
+            now = file.stat()
+            accessed = attr.st_atime_ns if fields.update_atime else now.st_atime_ns
+            modified = attr.st_mtime_ns if fields.update_mtime else now.st_mtime_ns
+            os.utime(target, ns=(accessed, modified))
+        return self._attributes(file)
+
+    # --- opening and closing
+
+    @_errnos
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        file = self._tree.by_inode.get(inode)
+        if file is None:
+            return self._open_virtual(inode, flags)
+        writing = bool(flags & WRITE_FLAGS)
+        if writing:
+            self._check_may_write(file, ctx.pid)
+        file.open(writing=writing)
+        if flags & os.O_TRUNC and writing:
+            try:
+                await file.truncate(0)
+            except BaseException:
+                self._close(file, writing)
+                raise
+        return FileInfo(fh=self._new_handle(file, writing), keep_cache=True)
+
+    @_errnos
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        text = _text(name)
+        if VirtualFiles.is_virtual(text):
+            raise FUSEError(errno.EACCES)
+        if self._gatekeeper.read_only and not self._gatekeeper.admitted(ctx.pid):
+            raise FUSEError(errno.EROFS)
+        if self._gatekeeper.refuse_errno:
+            raise FUSEError(self._gatekeeper.refuse_errno)
+        file = self._tree.add(text)
+        try:
+            file.create(stat.S_IMODE(mode) & ~ctx.umask)
+        except OSError:
+            self._tree.detach(file)
+            raise
+        file.lookups += 1
+        if (ctx.uid, ctx.gid) != (os.geteuid(), os.getegid()) and os.geteuid() == 0:
+            os.fchown(file.fd, ctx.uid, ctx.gid)
+        info = FileInfo(fh=self._new_handle(file, writing=True), keep_cache=True)
+        return info, self._attributes(file)
+
+    @_errnos
+    async def release(self, fh: int) -> None:
+        if self._virtual_handles.pop(fh, None) is None:
+            self._close(*self._handles.pop(fh))
+
+    # --- bytes
+
+    @_errnos
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        handle = self._handles.get(fh)
+        if handle is None:
+            return self._virtual_handles[fh][off : off + size]
+        return os.pread(handle[0].fd, size, off)
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        try:
+            return await self._handles[fh][0].write(off, buf)
+        except OSError as error:
+            raise FUSEError(error.errno or errno.EIO) from None
+
+    @_errnos
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        handle = self._handles.get(fh)
+        if handle is not None:
+            await handle[0].fsync()
+
+    # --- the directory
+
+    @_errnos
+    async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
+        file = self._named(name)
+        self._check_may_write(file, ctx.pid)
+        await file.unlink()
+        self._tree.detach(file)
+
+    @_errnos
+    async def rename(
+        self,
+        parent_old: int,
+        name_old: bytes,
+        parent_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        if flags & pyfuse3.RENAME_EXCHANGE:
+            raise FUSEError(errno.EINVAL)
+        file = self._named(name_old)
+        new = _text(name_new)
+        target = self._tree.by_name.get(new)
+        if target is not None and flags & pyfuse3.RENAME_NOREPLACE:
+            raise FUSEError(errno.EEXIST)
+        if VirtualFiles.is_virtual(new):
+            raise FUSEError(errno.EACCES)
+        self._check_may_write(file, ctx.pid)
+        if self._gatekeeper.refuse_errno:
+            raise FUSEError(self._gatekeeper.refuse_errno)
+        await self._rename(file, target, new)
+
+    async def _rename(self, file: File, target: File | None, new: str) -> None:
+        for each in (file, target):
+            if isinstance(each, DatabaseFile) and each.capture.uncaptured:
+                await self._gatekeeper.wal_gate(each.capture)
+        os.rename(file.path, self._tree.path(new))
+        if target is not None:
+            self._tree.detach(target)
+        # The kernel keeps the inode; under its new name the file may have another role.
+        renamed = self._tree.rename(file, new)
+        if isinstance(file, DatabaseFile):
+            file.capture.forget()
+            self._gatekeeper.database_removed(file.name)
+        for handle, (opened, writing) in self._handles.items():
+            if opened is file:
+                self._handles[handle] = (renamed, writing)
+        renamed.appeared()
+
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        files = self._tree.by_name
+        databases = [n for n, f in files.items() if isinstance(f, DatabaseFile)]
+        entries = [(file.inode, name) for name, file in files.items()]
+        entries += [(inode, name) for name, inode in self._virtual.listing(databases)]
+        for inode, name in sorted(entries):
+            if inode <= start_id:
+                continue
+            file = files.get(name)
+            attr = self._virtual_attributes(inode) if file is None else self._attributes(file)
+            if not pyfuse3.readdir_reply(token, os.fsencode(name), attr, inode):
+                break
+            if file is not None:
+                file.lookups += 1
+
+    @_errnos
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        under = os.statvfs(self._tree.backing)
+        data = pyfuse3.StatvfsData()
+        for name in (
+            "f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree",
+            "f_favail",
+        ):  # fmt: skip
+            setattr(data, name, getattr(under, name))
+        data.f_namemax = 240
+        return data
+
+    async def mkdir(self, *_: object) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)
+
+    async def rmdir(self, *_: object) -> None:
+        raise FUSEError(errno.ENOTDIR)
+
+    async def symlink(self, *_: object) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)
+
+    async def link(self, *_: object) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)
+
+    async def mknod(self, *_: object) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)
+
+    # --- inside
+
+    def _check_may_write(self, file: File, pid: int) -> None:
+        if self._gatekeeper.read_only and file.guarded and not self._gatekeeper.admitted(pid):
+            # EACCES rather than EROFS: SQLite then opens read-only and names the reason at the first write.
+            raise FUSEError(errno.EACCES)
+
+    def _new_handle(self, file: File, writing: bool) -> int:
+        handle = self._next_handle
+        self._next_handle += 1
+        self._handles[handle] = (file, writing)
+        return handle
+
+    def _close(self, file: File, writing: bool) -> None:
+        try:
+            file.release(writing=writing)
+        finally:
+            self._tree.release_if_unused(file)
+
+    def _open_virtual(self, inode: int, flags: int) -> FileInfo:
+        contents = self._virtual.contents(inode)
+        if contents is None:
+            raise FUSEError(errno.ENOENT)
+        if flags & WRITE_FLAGS:
+            raise FUSEError(errno.EACCES)
+        handle = self._next_handle
+        self._next_handle += 1
+        self._virtual_handles[handle] = contents
+        return FileInfo(fh=handle, direct_io=True, keep_cache=False)
+
+    def _file(self, inode: int) -> File:
+        file = self._tree.by_inode.get(inode)
+        if file is None:
+            raise FUSEError(errno.EACCES if self._virtual.contents(inode) else errno.ENOENT)
+        return file
+
+    def _named(self, name: bytes) -> File:
+        text = _text(name)
+        file = self._tree.by_name.get(text)
+        if file is None:
+            raise FUSEError(errno.EACCES if VirtualFiles.is_virtual(text) else errno.ENOENT)
+        return file
+
+    def _attributes(self, file: File) -> EntryAttributes:
+        return _attributes_of(file.inode, file.stat(), CACHE_S)
+
+    def _root_attributes(self) -> EntryAttributes:
+        return _attributes_of(
+            ROOT_INODE, os.stat(self._tree.backing), CACHE_S, stat.S_IFDIR | 0o755
+        )
+
+    def _virtual_attributes(self, inode: int) -> EntryAttributes:
+        contents = self._virtual.contents(inode)
+        if contents is None:
+            raise FUSEError(errno.ENOENT)
+        found = os.stat(self._tree.backing)
+        entry = _attributes_of(inode, found, 0.0, stat.S_IFREG | 0o444)
+        entry.st_size = len(contents)
+        entry.st_nlink = 1
+        return entry
+
+
+def _text(name: bytes) -> str:
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        raise FUSEError(errno.EILSEQ) from None
+    if len(name) > 240:
+        raise FUSEError(errno.ENAMETOOLONG)
+    return text
+
+
+def _attributes_of(
+    inode: int, found: os.stat_result, cache_s: float, mode: int | None = None
+) -> EntryAttributes:
+    entry = EntryAttributes()
+    entry.st_ino = inode  # type: ignore[assignment]
+    entry.st_mode = found.st_mode if mode is None else mode  # type: ignore[assignment]
+    entry.st_nlink = found.st_nlink
+    entry.st_uid = found.st_uid
+    entry.st_gid = found.st_gid
+    entry.st_size = found.st_size
+    entry.st_blksize = 4096
+    entry.st_blocks = found.st_blocks
+    entry.st_atime_ns = found.st_atime_ns
+    entry.st_mtime_ns = found.st_mtime_ns
+    entry.st_ctime_ns = found.st_ctime_ns
+    entry.attr_timeout = cache_s
+    entry.entry_timeout = cache_s
+    return entry

@@ -1,0 +1,111 @@
+"""The one flat directory: names, inodes, and the backing files behind them.
+
+Owns the backing directory and every descriptor into it. Never answers a FUSE call itself and never touches the mount.
+Always true: a name has one node, a node's inode number is never used again, and an unlinked file that is still open
+keeps its descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from litemq.fs.capture import DatabaseCapture, Gatekeeper
+from litemq.fs.files import DatabaseFile, File, JournalFile, ShmFile, WalFile
+from litemq.fs.journal import is_active
+from litemq.fs.names import Kind, classify
+
+ROOT_INODE = 1
+JOURNAL_HEAD_BYTES = 28
+
+
+class Tree:
+    """Names to nodes to backing files."""
+
+    def __init__(self, backing: Path, gatekeeper: Gatekeeper) -> None:
+        self.backing = backing
+        self.gatekeeper = gatekeeper
+        self.by_name: dict[str, File] = {}
+        self.by_inode: dict[int, File] = {}
+        self.captures: dict[str, DatabaseCapture] = {}
+        self._next_inode = ROOT_INODE + 1
+
+    def new_inode(self) -> int:
+        """A number no file has had before."""
+        self._next_inode += 1
+        return self._next_inode - 1
+
+    def load(self) -> None:
+        """Take in the files a former run left. Shared memory of dead processes is removed: SQLite rebuilds it."""
+        for entry in sorted(os.scandir(self.backing), key=lambda each: each.name):
+            if classify(entry.name)[0] is Kind.SHM:
+                os.unlink(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                self._load_file(entry.name)
+
+    def _load_file(self, name: str) -> None:
+        file = self.add(name)
+        size = os.stat(self.path(name)).st_size
+        if isinstance(file, WalFile):
+            file.capture.wal_end = size
+        elif isinstance(file, JournalFile) and size:
+            with open(self.path(name), "rb") as journal:
+                active = is_active(journal.read(JOURNAL_HEAD_BYTES))
+            file.capture.journal_active = active
+            # The process that wrote is gone, and with it what we knew of its pages.
+            file.capture.everything = active
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.backing, name)
+
+    def capture(self, database: str) -> DatabaseCapture:
+        found = self.captures.get(database)
+        if found is None:
+            found = self.captures[database] = DatabaseCapture(database)
+        return found
+
+    def add(self, name: str) -> File:
+        """A node for a backing file under `name`."""
+        file = self._make(self.new_inode(), name)
+        self.by_name[name] = file
+        self.by_inode[file.inode] = file
+        return file
+
+    def rename(self, file: File, new: str) -> File:
+        """The node of a file whose backing file now bears another name; inode, handles and descriptor go on."""
+        renamed = self._make(file.inode, new)
+        for kept in ("fd", "handles", "writers", "lookups"):
+            setattr(renamed, kept, getattr(file, kept))
+        del self.by_name[file.name]
+        self.by_name[new] = renamed
+        self.by_inode[file.inode] = renamed
+        return renamed
+
+    def _make(self, inode: int, name: str) -> File:
+        kind, database = classify(name)
+        path = self.path(name)
+        file: File
+        if kind is Kind.DATABASE:
+            file = DatabaseFile(inode, name, path, self.capture(database), self.gatekeeper)
+        elif kind is Kind.WAL:
+            file = WalFile(inode, name, path, self.capture(database), self.gatekeeper)
+        elif kind is Kind.JOURNAL:
+            file = JournalFile(inode, name, path, self.capture(database), self.gatekeeper)
+        elif kind is Kind.SHM:
+            file = ShmFile(inode, name, path, database, self.gatekeeper)
+        else:
+            file = File(inode, name, path, self.gatekeeper)
+        return file
+
+    def detach(self, file: File) -> None:
+        """The name is gone; the node stays while the kernel or an open handle knows it."""
+        if self.by_name.get(file.name) is file:
+            del self.by_name[file.name]
+        file.unlinked = True
+        self.release_if_unused(file)
+
+    def release_if_unused(self, file: File) -> None:
+        if file.handles == 0:
+            file.close()
+            if file.unlinked and file.lookups <= 0:
+                self.by_inode.pop(file.inode, None)

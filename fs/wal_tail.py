@@ -1,0 +1,279 @@
+"""Follows one `-wal` file: which of its transactions are committed and have not been taken yet.
+
+Owns a descriptor of the backing `-wal` and one of the WAL index in the mount. Never writes, locks or waits. Always true:
+with an index, a frame is taken only when the index covers it; without one, only along an unbroken chain of checksums.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from litemq.errors import FormatError
+from litemq.fs.wal import (
+    FRAME_HEADER_BYTES,
+    INDEX_HEADER_BYTES,
+    WAL_HEADER_BYTES,
+    WalHeader,
+    WalIndexHeader,
+    parse_index_header,
+    parse_wal_header,
+    read_commits,
+    valid_commits,
+)
+
+#: frames read at once; a larger transaction is read whole
+READ_BYTES = 1024 * 1024
+
+ResumePoint = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WalCommit:
+    """One committed transaction: its pages by number, the size it leaves, and where its frames are in the file."""
+
+    pages: list[tuple[int, bytes]]
+    n_pages: int
+    page_size: int
+    salts: tuple[int, int]
+    offset: int
+    size: int
+
+
+class Overlay:
+    """The newest committed image of each page in a WAL at rest."""
+
+    def __init__(self, fd: int, page_size: int, offsets: dict[int, int], n_pages: int) -> None:
+        self._fd = fd
+        self._page_size = page_size
+        self._offsets = offsets
+        self.n_pages = n_pages
+
+    def read(self, number: int) -> bytes | None:
+        """The page's image in the WAL, None when the database file has the newest."""
+        offset = self._offsets.get(number)
+        return None if offset is None else os.pread(self._fd, self._page_size, offset)
+
+
+class WalTail:
+    """The WAL of one database, generation after generation."""
+
+    def __init__(self, path: str, resume: ResumePoint | None) -> None:
+        """`resume` is where a former tail stopped: salts, offset and size of the last frames taken."""
+        self.path = path
+        self._resume = resume
+        self._fd = -1
+        self._index_fd = -1
+        self._header: WalHeader | None = None
+        self._taken = 0
+        self._running: tuple[int, int] | None = None
+
+    def open(self) -> bool:
+        """Open the file that bears the name now; False if there is none."""
+        self._close_file()
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def use_index(self, fd: int) -> None:
+        """Take over a descriptor of `-shm`, opened through the mount: only there it is what SQLite maps."""
+        self.close_index()
+        self._index_fd = fd
+
+    @property
+    def has_index(self) -> bool:
+        return self._index_fd >= 0
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether SQLite keeps its index to itself (locking_mode=EXCLUSIVE): there is no `-shm`."""
+        return self._index_fd < 0 and not os.path.exists(f"{self.path[:-4]}-shm")
+
+    @property
+    def captured_end(self) -> int:
+        """Bytes of the current generation that have been taken."""
+        return 0 if self._header is None else self._offset(self._taken + 1)
+
+    @property
+    def unpublished(self) -> bool:
+        """Whether there are bytes behind what has been taken."""
+        if self._fd < 0:
+            return False
+        size = os.fstat(self._fd).st_size
+        if self._header is None:
+            return size > WAL_HEADER_BYTES
+        if size <= self.captured_end:
+            return False
+        # After a restart of the WAL, frames of the generation before lie behind the new ones.
+        salts = os.pread(self._fd, 8, self.captured_end + 8)
+        return salts == self._header.salts or self._generation_changed()
+
+    def collect(self, *, chain: bool) -> list[WalCommit]:
+        """The next committed transactions, some at a time; [] when there are no more.
+
+        `chain`: go by the checksums, where there is no index. Raises OSError.
+        """
+        if self._fd < 0:
+            return []
+        if chain:
+            return self._collect_chain()
+        index = self._index()
+        if index is None or not self._enter(index.salts):
+            return []
+        return self._collect_published(index)
+
+    def overlay(self) -> Overlay | None:
+        """The committed content of a WAL nobody writes, whatever has been taken; None if it holds nothing."""
+        header = self._read_header()
+        if header is None:
+            return None
+        offsets: dict[int, int] = {}
+        n_pages = first = 0
+        for commit in valid_commits(self._read, header):
+            base = self._frame(header, first + 1)
+            raw = self._read(base, self._frame(header, commit.end_frame + 1) - base)
+            (found,) = read_commits(
+                raw, header.page_size, first_frame=first + 1, salts=header.salts
+            )
+            offsets.update({number: base + at for number, at in found.pages.items()})
+            n_pages, first = commit.n_pages, commit.end_frame
+        return Overlay(self._fd, header.page_size, offsets, n_pages) if n_pages else None
+
+    def close_index(self) -> None:
+        if self._index_fd >= 0:
+            os.close(self._index_fd)
+            self._index_fd = -1
+
+    def close(self) -> None:
+        self.close_index()
+        self._close_file()
+
+    # --- inside
+
+    def _close_file(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._header = None
+        self._taken = 0
+        self._running = None
+
+    def _index(self) -> WalIndexHeader | None:
+        if self._index_fd < 0:
+            return None
+        return parse_index_header(os.pread(self._index_fd, INDEX_HEADER_BYTES, 0))
+
+    def _read_header(self) -> WalHeader | None:
+        try:
+            return parse_wal_header(os.pread(self._fd, WAL_HEADER_BYTES, 0))
+        except FormatError:
+            return None
+
+    def _generation_changed(self) -> bool:
+        return self._header is not None and os.pread(self._fd, 8, 16) != self._header.salts
+
+    def _enter(self, salts: bytes | None) -> bool:
+        """Be in the generation that the file is in; False when that is not the one `salts` names."""
+        if (
+            self._header is None
+            or (salts is not None and salts != self._header.salts)
+            or (salts is None and self._generation_changed())
+        ):
+            header = self._read_header()
+            if header is None:
+                return False
+            if self._header is None or header.salts != self._header.salts:
+                self._header = header
+                self._taken = self._resumed(header)
+                self._running = None
+        return salts is None or salts == self._header.salts
+
+    def _resumed(self, header: WalHeader) -> int:
+        """How many frames of this generation a former tail has taken."""
+        resume, self._resume = self._resume, None
+        if resume is None:
+            return 0
+        salt1, salt2, offset, size = resume
+        if header.salts != salt1.to_bytes(4, "big") + salt2.to_bytes(4, "big"):
+            return 0
+        return (offset + size - WAL_HEADER_BYTES) // (FRAME_HEADER_BYTES + header.page_size)
+
+    def _collect_published(self, index: WalIndexHeader) -> list[WalCommit]:
+        header = self._header
+        assert header is not None
+        frames = index.mx_frame - self._taken
+        if frames <= 0:
+            return []
+        frame_bytes = FRAME_HEADER_BYTES + header.page_size
+        first = self._taken + 1
+        want = min(frames, max(1, READ_BYTES // frame_bytes))
+        while True:
+            raw = self._read(self._offset(first), want * frame_bytes)
+            try:
+                found = read_commits(raw, header.page_size, first_frame=first, salts=header.salts)
+            except FormatError:
+                return []  # the WAL has started over since the index was read; the gate has seen to it
+            if found or want >= frames:
+                break
+            want = min(frames, want * 8)
+        commits = []
+        for commit in found:
+            pages = [
+                (number, raw[at : at + header.page_size])
+                for number, at in commit.pages.items()
+                if number <= commit.n_pages
+            ]
+            commits.append(self._taken_up_to(commit.end_frame, pages, commit.n_pages))
+        self._running = None
+        return commits
+
+    def _collect_chain(self) -> list[WalCommit]:
+        if not self._enter(None):
+            return []
+        assert self._header is not None
+        running = self._running
+        if running is None and self._taken:
+            head = os.pread(self._fd, FRAME_HEADER_BYTES, self._offset(self._taken))
+            running = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+        commits: list[WalCommit] = []
+        taken_bytes = 0
+        for commit in valid_commits(
+            self._read, self._header, first_frame=self._taken + 1, running=running
+        ):
+            pages = [page for page in commit.pages.items() if page[0] <= commit.n_pages]
+            commits.append(self._taken_up_to(commit.end_frame, pages, commit.n_pages))
+            self._running = commit.frame_checksum
+            taken_bytes += sum(len(data) for _, data in pages)
+            if taken_bytes >= READ_BYTES:
+                break
+        return commits
+
+    def _taken_up_to(
+        self, end_frame: int, pages: list[tuple[int, bytes]], n_pages: int
+    ) -> WalCommit:
+        assert self._header is not None
+        salts = self._header.salts
+        offset = self._offset(self._taken + 1)
+        size = self._offset(end_frame + 1) - offset
+        self._taken = end_frame
+        return WalCommit(
+            pages,
+            n_pages,
+            self._header.page_size,
+            (int.from_bytes(salts[:4], "big"), int.from_bytes(salts[4:], "big")),
+            offset,
+            size,
+        )
+
+    def _read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._fd, size, offset)
+
+    def _offset(self, frame: int) -> int:
+        assert self._header is not None
+        return self._frame(self._header, frame)
+
+    @staticmethod
+    def _frame(header: WalHeader, frame: int) -> int:
+        return WAL_HEADER_BYTES + (frame - 1) * (FRAME_HEADER_BYTES + header.page_size)

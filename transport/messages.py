@@ -1,0 +1,503 @@
+"""Every message that crosses a process border, as strict typed values.
+
+A message is a frozen msgspec struct, encoded as MessagePack with its type name in it; bulk bytes (LTX records,
+pages, checksums) travel beside it as raw frames and never inside it. Commands are imperatives to one receiver,
+events are past facts. Decoding refuses unknown types, unknown fields and wrong types: what comes from a socket is
+data and nothing else.
+
+Who sends what to whom, and over which socket, stands in docs/protocol.md; a test holds that table against this file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Union
+
+import msgspec
+from msgspec import Meta
+
+from litemq.errors import ProtocolError
+from litemq.txlog.position import Position
+
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+U64 = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+#: A checksum as signed 64 bits would not fit MessagePack's range checks; it travels as 16 hex digits.
+Hex64 = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+Count = Annotated[int, Meta(ge=0, le=1 << 32)]
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """What all messages have in common: nothing but being one."""
+
+
+class WirePosition(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A position on the wire: epoch, TXID, and the checksum as hex."""
+
+    epoch: U64
+    txid: U64
+    checksum: Hex64
+
+    @classmethod
+    def of(cls, position: Position) -> WirePosition:
+        return cls(position.epoch, position.txid, f"{position.checksum:016x}")
+
+    @property
+    def value(self) -> Position:
+        return Position(self.epoch, self.txid, int(self.checksum, 16))
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The head of one database: what it is called, how far its log goes, how large it is."""
+
+    database: Name
+    position: WirePosition
+    page_size: Count
+    pages: Count
+    timestamp_ms: U64
+
+
+# --- fuse capture -> log writer ------------------------------------------------------------------------------
+
+
+class CaptureStarted(Message, frozen=True):
+    """The FUSE capture has (re)started: start over with me."""
+
+    incarnation: U64
+
+
+class ResyncCapture(Message, frozen=True):
+    """Answer to `LogWriterStarted`: forget what came before; all that is outstanding follows."""
+
+    token: str
+    incarnation: U64
+    mounted: bool
+    unclean: bool
+    wals: list[Name]
+    shms: list[Name]
+
+
+class CommitPages(Message, frozen=True):
+    """A rollback-journal transaction ended: the pages it wrote (payload: the pages, back to back)."""
+
+    sequence: U64
+    database: Name
+    page_size: Count
+    pages: Count
+    numbers: list[Count]
+
+
+class CommitFile(Message, frozen=True):
+    """A rollback-journal transaction too large for a message ended: read its pages from the file; the caller waits."""
+
+    sequence: U64
+    gate: U64
+    database: Name
+    everything: bool
+    numbers: list[Count]
+
+
+class WalGate(Message, frozen=True):
+    """A call that could destroy WAL frames waits until everything published has been captured."""
+
+    gate: U64
+    database: Name
+
+
+class WalOpened(Message, frozen=True):
+    """A `-wal` file exists (again) under this database's name."""
+
+    database: Name
+
+
+class WalRemoved(Message, frozen=True):
+    """The `-wal` file is gone; everything in it had been captured."""
+
+    database: Name
+
+
+class WalRewritten(Message, frozen=True):
+    """A frame that had been captured was overwritten within its generation."""
+
+    database: Name
+
+
+class ShmOpened(Message, frozen=True):
+    """A `-shm` file exists (again) under this database's name."""
+
+    database: Name
+
+
+class ShmRemoved(Message, frozen=True):
+    """The `-shm` file is gone."""
+
+    database: Name
+
+
+class UnexplainedWrites(Message, frozen=True):
+    """Bytes of a database file changed without a journal or WAL: compare and emit what changed."""
+
+    sequence: U64
+    database: Name
+    everything: bool
+    numbers: list[Count]
+
+
+class DatabaseRemoved(Message, frozen=True):
+    """A database file was unlinked."""
+
+    database: Name
+
+
+class CaptureEcho(Message, frozen=True):
+    """Answer to `EchoCapture`: everything captured before it stands before this message."""
+
+    token: U64
+
+
+# --- log writer, replica applier, supervisor -> fuse capture ------------------------------------------------------
+
+
+class LogWriterStarted(Message, frozen=True):
+    """The log writer has (re)started and asks for everything outstanding."""
+
+    token: str
+
+
+class CaptureReady(Message, frozen=True):
+    """The log writer has recovered every database: the mount may open."""
+
+    incarnation: U64
+
+
+class EchoCapture(Message, frozen=True):
+    """Answer me behind everything you have sent so far."""
+
+    token: U64
+
+
+class OpenGate(Message, frozen=True):
+    """Let the held call go on; WAL bytes below `captured_end` are in the log."""
+
+    gate: U64
+    captured_end: U64
+
+
+class RefuseGate(Message, frozen=True):
+    """Fail the held call with this errno."""
+
+    gate: U64
+    errno: Count
+
+
+class PagesLogged(Message, frozen=True):
+    """Handed-over commits up to this sequence number are in the log."""
+
+    sequence: U64
+
+
+class WritesExplained(Message, frozen=True):
+    """What `UnexplainedWrites` of this number told of is in the log."""
+
+    sequence: U64
+    database: Name
+
+
+class LogStalled(Message, frozen=True):
+    """The log can't (errno > 0) or can again (0) be appended to; refuse writes with that errno meanwhile."""
+
+    errno: Count
+
+
+class AdmitWriter(Message, frozen=True):
+    """This process alone may write on a replica."""
+
+    pid: Count
+
+
+class WriterAdmitted(Message, frozen=True):
+    """Answer to `AdmitWriter`: the mount is there and knows the process."""
+
+    pid: Count
+
+
+class ShowPrimary(Message, frozen=True):
+    """What `.primary` shows."""
+
+    text: str
+
+
+class CloseWrites(Message, frozen=True):
+    """Refuse every new write from now on: the node is draining."""
+
+    reply_to: str
+
+
+class WritesClosed(Message, frozen=True):
+    """Answer to `CloseWrites`."""
+
+
+# --- to the owner of the log (log writer or replica applier) -------------------------------------------------------
+
+
+class Barrier(Message, frozen=True):
+    """Capture all that is committed, then tell the heads (of one database, or of all when empty)."""
+
+    request: U64
+    reply_to: str
+    database: str = ""
+
+
+class BarrierReached(Message, frozen=True):
+    """Answer to `Barrier`."""
+
+    request: U64
+    heads: list[Head]
+
+
+# --- owner of the log -> stream publisher -----------------------------------------------------------------------------
+
+
+class RecordsLogged(Message, frozen=True):
+    """Records were appended (payload: the records back to back; none when only announced)."""
+
+    head: Head
+    first_txid: U64
+    lengths: list[Count]
+
+
+class DatabaseHeads(Message, frozen=True):
+    """All heads, when an owner of the log or a publisher has started."""
+
+    heads: list[Head]
+
+
+class PublisherStarted(Message, frozen=True):
+    """The publisher asks for all heads."""
+
+
+class DrainReplicas(Message, frozen=True):
+    """Tell when every connected replica has acknowledged every head, or the deadline has passed."""
+
+    reply_to: str
+    deadline_ms: Count
+
+
+class ReplicasDrained(Message, frozen=True):
+    """Answer to `DrainReplicas`."""
+
+    complete: bool
+
+
+# --- stream: primary -> replicas over PUB ---------------------------------------------------------------------------------
+
+
+class StreamHeartbeat(Message, frozen=True):
+    """Every database's head, several times a second: a lost message is noticed at once."""
+
+    node: Name
+    epoch: U64
+    sent_ms: U64
+    heads: list[Head]
+    final: bool
+
+
+class LiveRecords(Message, frozen=True):
+    """Records as they were logged (payload: back to back; no payload: fetch them)."""
+
+    node: Name
+    epoch: U64
+    head: Head
+    first_txid: U64
+    lengths: list[Count]
+
+
+# --- replica -> primary, PUSH to its request socket ---------------------------------------------------------------------------
+
+
+class ReplicaAlive(Message, frozen=True):
+    """I am here, answers reach me there, and this is what my readers see."""
+
+    node: Name
+    answers: str
+    leaving: bool
+    applied: list[Head]
+
+
+class RequestRecords(Message, frozen=True):
+    """Send me the records after this position, as far as the credit goes."""
+
+    node: Name
+    answers: str
+    transfer: U64
+    database: Name
+    after: WirePosition
+    credit: Count
+
+
+class RequestRepair(Message, frozen=True):
+    """Send me every page whose checksum differs (payload: my page checksums from `first_page` on)."""
+
+    node: Name
+    answers: str
+    transfer: U64
+    database: Name
+    page_size: Count
+    pages: Count
+    first_page: Count
+    final: bool
+    credit: Count
+
+
+class GrantCredit(Message, frozen=True):
+    """I have taken in that many bytes of the transfer."""
+
+    node: Name
+    transfer: U64
+    credit: Count
+
+
+class CancelTransfer(Message, frozen=True):
+    """I no longer want the transfer."""
+
+    node: Name
+    transfer: U64
+
+
+# --- primary -> replica, PUSH to its answer socket -----------------------------------------------------------------------------------
+
+
+class RecordsChunk(Message, frozen=True):
+    """Records of a transfer (payload: back to back)."""
+
+    transfer: U64
+    database: Name
+    epoch: U64
+    epochs: list[tuple[U64, U64]]
+    first_txid: U64
+    lengths: list[Count]
+    last: bool
+
+
+class RepairNeeded(Message, frozen=True):
+    """The log no longer reaches back to that position, or the histories differ: ask for a repair."""
+
+    transfer: U64
+    database: Name
+    reason: str
+
+
+class RepairPages(Message, frozen=True):
+    """Pages that differ (payload: the pages back to back, one LZ4 block)."""
+
+    transfer: U64
+    database: Name
+    page_size: Count
+    numbers: list[Count]
+
+
+class RepairDone(Message, frozen=True):
+    """All pages and all redo records have been sent; applied together they are this state."""
+
+    transfer: U64
+    database: Name
+    head: Head
+    epochs: list[tuple[U64, U64]]
+
+
+class TransferRefused(Message, frozen=True):
+    """The transfer ends here, for this reason; ask again later."""
+
+    transfer: U64
+    database: Name
+    reason: str
+
+
+# --- control: actors and commands -> supervisor --------------------------------------------------------------------------------------------
+
+
+class DatabaseStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One database as its node has it."""
+
+    name: Name
+    txid: U64
+    checksum: Hex64
+    epoch: U64
+    page_size: Count
+    pages: Count
+    lag_ms: U64
+    state: str = "ok"
+
+
+class ReplicaDatabase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far one replica is with one database."""
+
+    name: Name
+    txid: U64
+    lag_txids: U64
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One replica as its primary sees it."""
+
+    node: Name
+    connected: bool
+    databases: list[ReplicaDatabase]
+
+
+class ActorAlive(Message, frozen=True):
+    """An actor's heartbeat to its supervisor, with what `status` shows of it."""
+
+    actor: Name
+    pid: Count
+    ready: bool
+    epoch: U64 = 0
+    primary: str | None = None
+    databases: list[DatabaseStatus] | None = None
+    replicas: list[ReplicaStatus] | None = None
+
+
+class AskStatus(Message, frozen=True):
+    """The CLI asks for the node's status."""
+
+    request: U64
+    reply_to: str
+
+
+class ActorStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One actor of a node."""
+
+    name: str
+    pid: Count
+    state: str
+    restarts: Count
+    rss_bytes: U64
+
+
+class NodeStatus(Message, frozen=True):
+    """Answer to `AskStatus`."""
+
+    request: U64
+    node: Name
+    role: str
+    epoch: U64
+    primary: str
+    ready: bool
+    databases: list[DatabaseStatus]
+    replicas: list[ReplicaStatus]
+    actors: list[ActorStatus]
+
+
+ALL: tuple[type[Message], ...] = tuple(Message.__subclasses__())
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(type=Union[ALL])
+
+encode = _encoder.encode
+
+
+def decode(data: bytes) -> Message:
+    """The message in `data`. Raises ProtocolError for anything that is not exactly one."""
+    try:
+        message: Message = _decoder.decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"not a message of this version: {error}") from error
+    return message

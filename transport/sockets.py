@@ -1,0 +1,183 @@
+"""ZeroMQ sockets with LiteMQ's limits set, and nothing else of ZeroMQ's showing.
+
+A `Sender` never blocks: when its queue is full it says so. A `Receiver` never raises for what a stranger sent: it
+counts, reports through `on_garbage` at most once a second, and goes on. Every queue, frame and linger has a limit here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import zmq
+
+from litemq.errors import LiteMQError, ProtocolError
+from litemq.transport.frames import (
+    HEARTBEAT_TOPIC,
+    MAX_FRAME_BYTES,
+    pack,
+    topic,
+    unpack,
+)
+from litemq.transport.messages import Message
+
+LOCAL_HWM = 100_000
+LINGER_MS = 500
+RECEIVE_BURST = 256
+GARBAGE_REPORT_S = 1.0
+
+_context: zmq.Context[zmq.Socket[bytes]] | None = None
+
+
+def context() -> zmq.Context[zmq.Socket[bytes]]:
+    """This process's one ZeroMQ context, made when first needed (never before a fork)."""
+    global _context
+    if _context is None:
+        _context = zmq.Context(io_threads=1)
+    return _context
+
+
+def close_all() -> None:
+    """Close every socket and end the context; what lingers has half a second."""
+    global _context
+    if _context is not None:
+        _context.destroy(linger=LINGER_MS)
+        _context = None
+
+
+def _socket(kind: int, *, hwm: int) -> zmq.Socket[bytes]:
+    socket = context().socket(kind)
+    socket.setsockopt(zmq.LINGER, LINGER_MS)
+    socket.setsockopt(zmq.SNDHWM, hwm)
+    socket.setsockopt(zmq.RCVHWM, hwm)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+    socket.setsockopt(zmq.RECONNECT_IVL, 20)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+    if kind in (zmq.PUB, zmq.SUB):
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    return socket
+
+
+def _bind(socket: zmq.Socket[bytes], address: str) -> None:
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        raise LiteMQError(f"can't listen on {address}: {error.strerror}") from error
+
+
+class Sender:
+    """A PUSH socket to one receiver."""
+
+    def __init__(self, address: str, *, hwm: int = LOCAL_HWM) -> None:
+        self._socket = _socket(zmq.PUSH, hwm=hwm)
+        self._socket.connect(address)
+        self.address = address
+
+    def send(self, message: Message, *payload: bytes) -> bool:
+        """Queue the message; False when the queue is full (nothing was queued)."""
+        try:
+            self._socket.send_multipart(pack(message, *payload), zmq.DONTWAIT, copy=True)
+        except zmq.Again:
+            return False
+        return True
+
+    def close(self, linger_ms: int = LINGER_MS) -> None:
+        self._socket.close(linger=linger_ms)
+
+
+class Publisher:
+    """A PUB socket; a subscriber that does not read loses messages, never memory beyond the high-water mark."""
+
+    def __init__(self, address: str, *, hwm: int) -> None:
+        self._socket = _socket(zmq.PUB, hwm=hwm)
+        _bind(self._socket, address)
+
+    def publish(self, database: str | None, message: Message, *payload: bytes) -> None:
+        """Send to everyone subscribed to the database; None: to everyone (a heartbeat)."""
+        name = HEARTBEAT_TOPIC if database is None else topic(database)
+        self._socket.send_multipart([name, *pack(message, *payload)], zmq.DONTWAIT, copy=True)
+
+    def close(self) -> None:
+        self._socket.close(linger=LINGER_MS)
+
+
+class Receiver:
+    """A PULL or SUB socket whose datagrams come out as (message, payload)."""
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        *,
+        topics: bool,
+        on_garbage: Callable[[str, int], None] | None,
+    ) -> None:
+        self._socket = socket
+        self._skip = 1 if topics else 0
+        self._on_garbage = on_garbage
+        self._garbage = 0
+        self._reported_s = float("-inf")
+        self.fd: int = socket.getsockopt(zmq.FD)
+
+    @classmethod
+    def bind(
+        cls,
+        address: str,
+        *,
+        hwm: int = LOCAL_HWM,
+        on_garbage: Callable[[str, int], None] | None = None,
+    ) -> Receiver:
+        """A PULL socket that listens at `address`."""
+        socket = _socket(zmq.PULL, hwm=hwm)
+        _bind(socket, address)
+        return cls(socket, topics=False, on_garbage=on_garbage)
+
+    @classmethod
+    def subscribe(
+        cls,
+        address: str,
+        *,
+        hwm: int,
+        on_garbage: Callable[[str, int], None] | None = None,
+    ) -> Receiver:
+        """A SUB socket that takes everything a publisher sends."""
+        socket = _socket(zmq.SUB, hwm=hwm)
+        socket.setsockopt(zmq.SUBSCRIBE, b"")
+        socket.connect(address)
+        return cls(socket, topics=True, on_garbage=on_garbage)
+
+    def drain(self, limit: int = RECEIVE_BURST) -> Iterator[tuple[Message, list[bytes]]]:
+        """Datagrams that are there now, `limit` at most.
+
+        The descriptor `fd` is edge-triggered: after it fired, drain until `more` is false.
+        """
+        for _ in range(limit):
+            try:
+                frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=True)
+            except zmq.Again:
+                return
+            try:
+                message, payload = unpack(frames[self._skip :])
+            except ProtocolError as error:
+                self._note_garbage(str(error))
+                continue
+            yield message, list(payload)
+
+    @property
+    def more(self) -> bool:
+        """Whether a datagram is waiting."""
+        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Block until a datagram is there or the time has passed."""
+        return bool(self._socket.poll(timeout_ms, zmq.POLLIN))
+
+    def _note_garbage(self, reason: str) -> None:
+        self._garbage += 1
+        now = time.monotonic()
+        if self._on_garbage is not None and now - self._reported_s >= GARBAGE_REPORT_S:
+            self._on_garbage(reason, self._garbage)
+            self._reported_s, self._garbage = now, 0
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
