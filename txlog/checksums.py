@@ -17,6 +17,7 @@ from pathlib import Path
 from struct import Struct
 
 from fastcrc.crc64 import go_iso
+
 from litemq.errors import FormatError
 from litemq.txlog.durable import storage_error
 

@@ -22,6 +22,7 @@ from struct import error as struct_error
 
 import lz4.block
 from fastcrc.crc64 import go_iso
+
 from litemq.errors import FormatError
 from litemq.txlog.checksums import CHECKSUM_FLAG, EMPTY, lock_page, page_checksum
 

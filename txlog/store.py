@@ -90,18 +90,35 @@ class DatabaseLog:
         # without a saved state nothing is known of how the log was left
         power_lost = saved is None or (state.boot_id != boot_id and not state.clean)
         segments = SegmentWriter(directory / LOG_FOLDER, segment_bytes, power_lost=power_lost)
+        try:
+            return cls._recover(directory, state, segments, node_id, power_lost, saved is None)
+        except BaseException:
+            segments.close()
+            raise
+
+    @classmethod
+    def _recover(
+        cls,
+        directory: Path,
+        state: State,
+        segments: SegmentWriter,
+        node_id: int,
+        power_lost: bool,
+        stateless: bool,
+    ) -> DatabaseLog:
+        """Finish what a crash interrupted, and decide whether the page checksums can be trusted."""
         if state.resetting:
             segments.reset()
             state.resetting = False
             state.suspect = True
-        _align(directory, state, segments, adopt=saved is None)
+        _align(directory, state, segments, adopt=stateless)
         checksums = PageChecksums(directory / CHECKSUMS_FILE, 0)
         log = cls(directory, state, segments, checksums, node_id)
-        is_new = saved is None and not segments.last_txid
+        is_new = stateless and not segments.last_txid
         if not log._recover_checksums() or (power_lost and not is_new):
             state.suspect = True
         log.trusted = not state.suspect
-        state.boot_id = boot_id
+        state.boot_id = current_boot_id()
         state.clean = False
         state.save(directory)
         return log
