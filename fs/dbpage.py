@@ -166,18 +166,23 @@ class PageWriter:
             page1 = None
         elif first[0] == 1:
             page1 = self._with_own_journal_mode(first[1])
-            self._keep_sqlite_from_vacuuming(page1)
         else:
             page1 = None
             pages = chain((first,), pages)
         execute = self._execute
         execute("BEGIN IMMEDIATE")
+        if page1 is not None and self._vacuums_on_commit and page1[36:40] != b"\0\0\0\0":
+            # With auto_vacuum=FULL, COMMIT would move the free pages that this page 1 counts. It is
+            # of a database that has left that mode: many transactions may come as one.
+            execute("PRAGMA r.auto_vacuum=INCREMENTAL")
         self._executemany(_INSERT, self._wanted(pages, commit))
-        if commit < self._n_pages:
-            execute(_INSERT, (commit + 1, None))  # means: this page and all after it
-        # The last one: with a new schema cookie in sight, SQLite may read a half-applied schema.
+        # Page 1 is the last to be written: with its new schema cookie in sight, SQLite might read a
+        # schema of which half is still old.
         if page1 is not None:
             execute(_INSERT, (1, page1))
+        # Truncation follows even that: any page written after it would cancel it.
+        if commit < self._n_pages:
+            execute(_INSERT, (commit + 1, None))  # means: this page and all after it
         execute("COMMIT")
         self._n_pages = commit
         if page1 is not None:
@@ -200,16 +205,6 @@ class PageWriter:
     def _with_own_journal_mode(self, page1: bytes) -> bytes:
         mode = _WAL_MODE if self._wal else _ROLLBACK_MODE
         return page1 if page1[18:20] == mode else b"".join((page1[:18], mode, page1[20:]))
-
-    def _keep_sqlite_from_vacuuming(self, page1: bytes) -> None:
-        """While auto_vacuum is FULL, SQLite's COMMIT moves the free pages that page 1 counts.
-
-        Then page 1 comes from a database that is not in this mode any more (many transactions
-        may come as one). In mode INCREMENTAL, SQLite leaves them alone; no content changes.
-        """
-        if self._vacuums_on_commit and page1[36:40] != b"\0\0\0\0":
-            self._execute("PRAGMA r.auto_vacuum=INCREMENTAL")
-            self._vacuums_on_commit = False
 
     def _roll_back(self) -> None:
         self._known = False
@@ -292,6 +287,11 @@ class PageWriter:
         """
         old_size = self._page_size
         n_old_pages = -(-commit * page_size // old_size)
+        # Only whole pages of the old size can be written, so the file may come out too long. The
+        # header counts the surplus first, because SQLite truncates only what it has counted.
+        n_too_many = n_old_pages * old_size // page_size
+        _, page1 = next(pages)
+        counting_all = b"".join((page1[:28], n_too_many.to_bytes(4, "big"), page1[32:]))
         # New pages that lie on the old lock page cannot be written as part of it.
         locked = range(lock_page(page_size) + 1, self._lock_page * old_size // page_size + 1)
         late: list[Page] = []
@@ -299,13 +299,13 @@ class PageWriter:
         if alone:
             self._execute("PRAGMA r.locking_mode=EXCLUSIVE")
         try:
+            pages = chain(((1, self._with_own_journal_mode(counting_all)),), pages)
             image = _without_gaps(pages, commit, page_size, locked if alone else range(0), late)
             self._write(_recut(image, old_size), n_old_pages)
             self._set_page_size(page_size)
-            if late or n_old_pages * old_size > commit * page_size:
-                # also cuts off the rest of the last page of the old size
-                self._n_pages = commit + 1
-                self._write(iter(late), commit)
+            self._n_pages = n_too_many
+            if late or n_too_many > commit:
+                self._write(chain(((1, page1),), late), commit)
         finally:
             if alone:
                 self._execute("PRAGMA r.locking_mode=NORMAL")

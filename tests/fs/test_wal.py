@@ -42,8 +42,10 @@ def image_after(commits, data):
     for commit in commits:
         pages.update(commit.pages)
         n_pages = commit.n_pages
-    return b"".join(pages.get(pgno, data[(pgno - 1) * PAGE_SIZE :][:PAGE_SIZE])
-                    for pgno in range(1, n_pages + 1))
+    return b"".join(
+        pages.get(pgno, data[(pgno - 1) * PAGE_SIZE :][:PAGE_SIZE])
+        for pgno in range(1, n_pages + 1)
+    )
 
 
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
