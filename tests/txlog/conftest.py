@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from litemq.txlog import ltx
 from litemq.txlog.checksums import EMPTY, fold, page_checksum
 from litemq.txlog.ltx import Header

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from litemq.errors import FormatError, GapError
 from litemq.txlog import archive, ltx
 from litemq.txlog.segment_reader import SegmentReader

@@ -8,6 +8,7 @@ from operator import xor
 from pathlib import Path
 
 import pytest
+
 from litemq.errors import FormatError
 from litemq.txlog.checksums import (
     CHECKSUM_FLAG,

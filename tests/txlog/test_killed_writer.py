@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from litemq.txlog import archive, ltx
 from litemq.txlog.checksums import CHECKSUM_FLAG, read_page_checksums, xor_entries
 from litemq.txlog.segment_reader import SegmentReader

@@ -8,8 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from fastcrc.crc64 import go_iso
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from litemq.errors import FormatError
 from litemq.txlog import ltx
 from litemq.txlog.checksums import EMPTY, fold, lock_page, page_checksum
@@ -175,3 +177,17 @@ def test_the_first_transaction_when_a_page_is_missing_then_is_refused(
         ltx.encode(header, pages[:2], total)
     with pytest.raises(FormatError):
         ltx.encode(header, pages, total ^ 1)
+
+
+def test_an_index_when_wrong_under_a_right_checksum_then_is_refused(
+    page: Callable[..., bytes],
+) -> None:
+    """A record made by someone else is not believed because its file checksum fits."""
+    record = bytearray(ltx.encode(HEADER, [(2, page(1))], EMPTY))
+    record[-29] ^= 1  # size of the frame, in the index (a zero, 8 and 16 bytes follow)
+    frame = record[100:110]
+    body = 110 + int.from_bytes(frame[6:], "big")
+    crc = go_iso(record[body:-8], go_iso(page(1), go_iso(record[:110])))
+    record[-8:] = (crc | EMPTY).to_bytes(8, "big")
+    with pytest.raises(FormatError, match="index"):
+        ltx.decode(record)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from litemq.errors import CorruptRecordError, StorageError
 from litemq.txlog import ltx
 from litemq.txlog.segment_reader import SegmentReader, TooOldError
@@ -323,3 +324,43 @@ def test_a_real_full_disk_when_space_returns_then_nothing_is_lost(tmp_path: Path
         assert before == after
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_reader_when_the_index_promises_a_record_that_is_not_whole_then_names_it(
+    tmp_path: Path, chain: Chain
+) -> None:
+    """A last segment that has lost its end reads as damage, not as the end of the log."""
+    records = chain(3)
+    segment = write(tmp_path, records)
+    os.truncate(segment, segment.stat().st_size - 1)
+    with pytest.raises(CorruptRecordError):
+        SegmentReader(tmp_path).read(3, 1000)
+    assert SegmentReader(tmp_path).read(4, 1000) == []
+
+
+def test_an_append_when_its_rollback_fails_too_then_the_next_one_cuts_first(
+    tmp_path: Path, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shorter retry leaves nothing of the failed group behind it."""
+    records = chain(3)
+    writer = SegmentWriter(tmp_path, 1 << 20)
+    writer.append(1, records[:1])
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        real = os.pwritev
+
+        def write_then_fail(*args: object) -> int:
+            real(*args)  # type: ignore[arg-type]
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(os, "pwritev", write_then_fail)
+        patch.setattr(os, "ftruncate", fail)
+        with pytest.raises(StorageError):
+            writer.append(2, records[1:])
+    writer.append(2, records[1:2])
+    segment = writer.segments()[0].path
+    writer.close()
+    assert segment.read_bytes() == records[0] + records[1]

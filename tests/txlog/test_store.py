@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from litemq.errors import FormatError, GapError, StorageError
 from litemq.txlog import archive, ltx
 from litemq.txlog import state as states

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from litemq.errors import FormatError, GapError
 from litemq.txlog import position as positions
 from litemq.txlog import state as states
