@@ -1,4 +1,7 @@
-"""How an actor's process begins and ends: signals, name, log, work, exit code. In this order, for all of them."""
+"""How an actor's process begins and ends: signals, name, log, work, exit code.
+
+In this order, for all of them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from litemq.errors import LiteMQError
 
 
 def run_child(config: Config, actor: str, work: Callable[[], int]) -> int:
-    """Run an actor's `work` in this process; its exit code. Nothing an actor raises goes further than this."""
+    """Run an actor's `work` in this process; its exit code.
+
+    Nothing an actor raises goes further than this.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -24,6 +30,6 @@ def run_child(config: Config, actor: str, work: Callable[[], int]) -> int:
     except LiteMQError as error:
         log.get().error("actor ends", reason=str(error))
         return error.exit_code
-    except Exception:  # the edge of the process: whatever it is, it is logged and ends here
+    except Exception:  # noqa: BLE001 - the edge of the process: whatever it is, it is logged and ends here
         log.get().critical("actor crashed", exc_info=True)
         return 1

@@ -1,7 +1,8 @@
-"""What a replica does about one database, decided from what it sees of the primary. Pure: no sockets, no clock, no files.
+"""What a replica does about one database, decided from what it sees of the primary. Pure: no
+sockets, no clock, no files.
 
-Always true: at most one transfer is under way for a database, a transfer that goes silent is asked for again, and a
-record is taken only if its TXID is the next.
+Always true: at most one transfer is under way for a database, a transfer that goes silent is asked
+for again, and a record is taken only if its TXID is the next.
 """
 
 from __future__ import annotations

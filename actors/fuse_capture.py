@@ -1,8 +1,9 @@
 """The FUSE capture actor: serves the mount, and holds the calls that must wait for the log writer.
 
-Owns the mount, the backing files, and the gates. Never touches its own mount, never waits for anything but its loop,
-and reads no log. Always true: a transaction it has handed over stays in `_outstanding` until the log writer has
-acknowledged it; a gate stays in `_gates` until it is opened or refused; both are sent again to a new log writer.
+Owns the mount, the backing files, and the gates. Never touches its own mount, never waits for
+anything but its loop, and reads no log. Always true: a transaction it has handed over stays in
+`_outstanding` until the log writer has acknowledged it; a gate stays in `_gates` until it is opened
+or refused; both are sent again to a new log writer.
 """
 
 from __future__ import annotations
@@ -232,7 +233,8 @@ class FuseCapture:
 
     def _send(self, message: m.Message, *payload: bytes) -> None:
         if not self._to_log.send(message, *payload):
-            # The queue holds far more than can be outstanding; what is lost now is sent at the next resync.
+            # The queue holds far more than can be outstanding; what is lost now is sent at the next
+            # resync.
             self._log.warning("the log writer does not read", message=type(message).__name__)
 
     # --- the gatekeeper's protocol

@@ -1,12 +1,13 @@
 """One helper thread for the few calls that may block where an actor may not.
 
-Opening a path in the mount waits while a call that holds the directory waits for the actor itself; an fdatasync takes
-as long as the disk takes. The helper does one thing at a time, in order; its results come back to the actor's loop
-through a descriptor.
+Opening a path in the mount waits while a call that holds the directory waits for the actor itself;
+an fdatasync takes as long as the disk takes. The helper does one thing at a time, in order; its
+results come back to the actor's loop through a descriptor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -43,7 +44,7 @@ class HelperThread:
         def job() -> None:
             try:
                 call()
-            except Exception as error:  # the edge of the thread
+            except Exception as error:  # noqa: BLE001 - the edge of the thread
                 log.get().error("a background call failed", reason=str(error))
 
         self._jobs.put(job)
@@ -62,7 +63,5 @@ class HelperThread:
             result = self._jobs.get()()
             if result is not None:
                 self._results.append(result)
-                try:
+                with contextlib.suppress(BlockingIOError):  # full: the actor is about to wake
                     os.write(self._wake, b"\0")
-                except BlockingIOError:
-                    pass  # full: the actor is about to wake anyway

@@ -81,12 +81,18 @@ class Layout:
 
 
 def application_file(config: Config, name: str) -> Path:
-    """Where applications see the database: in the mount, or among the plain files of a node without FUSE."""
+    """Where applications see the database.
+
+    In the mount, or among the plain files of a node without FUSE.
+    """
     return config.mount.path / name
 
 
 class PositionFile:
-    """The small file behind `NAME-pos`: rewritten in place at every position, read whole by the mount."""
+    """The small file behind `NAME-pos`.
+
+    Rewritten in place at every position, read whole by the mount.
+    """
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,11 +1,11 @@
 """The log writer actor: reads what SQLite has committed and appends it to the log.
 
-Owns the transaction logs of a primary. It reads backing files, and through the mount only the WAL index; it writes
-nothing that SQLite reads. Every turn of its loop collects commits, then appends them as one group per database, then
-tells everyone who waits: the publisher, held calls, barriers.
+Owns the transaction logs of a primary. It reads backing files, and through the mount only the WAL
+index; it writes nothing that SQLite reads. Every turn of its loop collects commits, then appends
+them as one group per database, then tells everyone who waits: the publisher, held calls, barriers.
 
-Always true: a gate is opened only when everything published before it is in the log; messages of the mount from before
-the last resynchronisation are dropped.
+Always true: a gate is opened only when everything published before it is in the log; messages of
+the mount from before the last resynchronisation are dropped.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable
 
 from litemq import log
-from litemq.actors.tracked import Tracked
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout, application_file
 from litemq.actors.reactor import Reactor
+from litemq.actors.tracked import Tracked
 from litemq.actors.wal_watch import WalWatch
 from litemq.config import Config
 from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
@@ -207,7 +207,10 @@ class LogWriter:
             self._log.info("capturing", databases=len(self._tracked), epoch=self._epoch)
 
     def _rejoin(self, message: m.ResyncCapture) -> None:
-        """The mount went on while this actor was away: open its WAL indexes, look for what is gone."""
+        """The mount went on while this actor was away.
+
+        Open its WAL indexes, look for what is gone.
+        """
         for name in message.shms:
             self._open_shm(self._track(name))
         for tracked in list(self._tracked.values()):
@@ -248,7 +251,7 @@ class LogWriter:
         path = self._layout.files / tracked.name
         journal = f"{path}-journal"
         if os.path.exists(journal) and os.path.getsize(journal):
-            return  # mid-transaction; the mount knows, and has everything compared when the journal ends
+            return  # mid-transaction; when the journal ends, the mount has everything compared
         if os.path.getsize(path) == 0:
             self._drop(tracked)
             return
@@ -277,7 +280,10 @@ class LogWriter:
             tracked.wal = None
 
     def _open_shm(self, tracked: Tracked) -> None:
-        """Open the WAL index in the mount, in the helper thread: the directory may be held by a call that waits for us."""
+        """Open the WAL index in the mount, in the helper thread.
+
+        The directory may be held by a call that waits for us.
+        """
         path = f"{application_file(self._config, tracked.name)}-shm"
 
         def opened(fd: int | None) -> None:
@@ -371,7 +377,8 @@ class LogWriter:
             try:
                 self._prepare(tracked, pages, message.pages, size, wal=wal)
             except ValueError:
-                # a database whose log starts here, or whose page checksums were lost: all pages are needed
+                # a database whose log starts here, or whose page checksums were lost: all pages are
+                # needed
                 self._compare(tracked, sequence=0, numbers=None)
         self._acknowledge = max(self._acknowledge, message.sequence)
 
@@ -388,7 +395,10 @@ class LogWriter:
         self._after_flush.append((tracked, lambda errno: self._verdict(gate, errno, 0)))
 
     def _seen(self, tracked: Tracked, sequence: int) -> bool:
-        """Whether that commit is in the log already: it was sent again because the acknowledgement was lost."""
+        """Whether that commit is in the log already.
+
+        It was sent again because the acknowledgement was lost.
+        """
         header = tracked.log.last_header
         return (
             header is not None
@@ -434,7 +444,10 @@ class LogWriter:
         self._helper.open_file(str(application_file(self._config, tracked.name)), opened)
 
     def _compare_locked(self, tracked: Tracked, fd: int) -> bool:
-        """Compare now if no writer is in the middle of a transaction; true when done with it for good."""
+        """Compare now if no writer is in the middle of a transaction.
+
+        True when done with it for good.
+        """
         wanted = tracked.comparing
         path = self._layout.files / tracked.name
         journal = f"{path}-journal"

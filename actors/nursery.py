@@ -1,9 +1,9 @@
 """The nursery: the process that every actor is forked from.
 
-It is forked from the supervisor before that has a thread or a socket, so that actors may be forked at any later time
-from a process that has neither; what it has imported, all actors share. It receives actor factories from the
-supervisor over a socket pair that no other process holds. This is the only module that unpickles, and it unpickles
-only what its own parent wrote.
+It is forked from the supervisor before that has a thread or a socket, so that actors may be forked
+at any later time from a process that has neither; what it has imported, all actors share. It
+receives actor factories from the supervisor over a socket pair that no other process holds. This is
+the only module that unpickles, and it unpickles only what its own parent wrote.
 
 Always true: when the supervisor dies, however it dies, the nursery dies, and with it every actor.
 """
@@ -66,7 +66,10 @@ class Nursery:
 
     @classmethod
     def open(cls, title: str) -> Nursery:
-        """Fork the nursery. Call before any thread, ZeroMQ context or secret exists in this process."""
+        """Fork the nursery.
+
+        Call before any thread, ZeroMQ context or secret exists in this process.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -86,7 +89,10 @@ class Nursery:
         return self._socket.fileno()
 
     def start(self, factory: Callable[[], int]) -> None:
-        """Ask for a child that runs `factory` and exits with what it returns; `reports` tells its pid."""
+        """Ask for a child that runs `factory` and exits with what it returns.
+
+        `reports` tells its pid.
+        """
         data = cloudpickle.dumps(factory)
         if len(data) > MAX_DATAGRAM:
             raise LiteMQError(f"an actor's factory takes {len(data)} bytes, {MAX_DATAGRAM} at most")
@@ -123,8 +129,8 @@ def _serve(requests: socket.socket) -> int:
     gc.freeze()  # or every child's first collection would copy every shared page
     children: set[int] = set()
     while True:
-        ready = select.select([requests, wake_read], [], [])[0]
-        if requests in ready:
+        ready = select.select([requests.fileno(), wake_read], [], [])[0]
+        if requests.fileno() in ready:
             data = requests.recv(MAX_DATAGRAM)
             if not data:
                 break
@@ -163,7 +169,7 @@ def _become(data: bytes) -> None:
         status = int(factory())
         sys.stdout.flush()
         sys.stderr.flush()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - nothing may return into the nursery's loop
         traceback.print_exc()
     finally:
         os._exit(status)

@@ -1,12 +1,14 @@
-"""The poll loop of the actors that speak only ZeroMQ: descriptors, messages and timers, one at a time.
+"""The poll loop of the actors that speak only ZeroMQ: descriptors, messages and timers, one at a
+time.
 
-Never runs two handlers at once and never swallows an exception: an actor whose handler fails dies, and its supervisor
-starts it anew. Always true: a receiver is read until it is empty before the loop sleeps, since ZeroMQ tells of new
-datagrams only once.
+Never runs two handlers at once and never swallows an exception: an actor whose handler fails dies,
+and its supervisor starts it anew. Always true: a receiver is read until it is empty before the loop
+sleeps, since ZeroMQ tells of new datagrams only once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -70,11 +72,15 @@ class Reactor:
         self._stopping = True
 
     def run(self, on_signal: Mapping[int, Callable[[int], None]] | None = None) -> None:
-        """Work until `stop`. Signals call what `on_signal` has for them; by default SIGTERM stops."""
+        """Work until `stop`. Signals call what `on_signal` has for them.
+
+        By default SIGTERM stops.
+        """
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        for number, call in (on_signal or {signal.SIGTERM: lambda _: self.stop()}).items():
-            signal.signal(number, lambda got, _frame, call=call: call(got))
+        calls = on_signal or {signal.SIGTERM: lambda _: self.stop()}
+        for number in calls:
+            signal.signal(number, lambda got, _frame: calls[got](got))
         self.on_readable(wake_read, lambda: _empty(wake_read))
         try:
             while not self._stopping:
@@ -114,7 +120,5 @@ class Reactor:
 
 
 def _empty(fd: int) -> None:
-    try:
+    with contextlib.suppress(BlockingIOError):
         os.read(fd, 4096)
-    except BlockingIOError:
-        pass

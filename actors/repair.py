@@ -1,6 +1,8 @@
-"""A repair under way on a replica: pages and redo records are collected in a file and applied as one transaction.
+"""A repair under way on a replica: pages and redo records are collected in a file and applied as
+one transaction.
 
-Always true: the database file is not touched before everything has arrived and its checksums add up to the primary's.
+Always true: the database file is not touched before everything has arrived and its checksums add up
+to the primary's.
 """
 
 from __future__ import annotations
@@ -82,7 +84,10 @@ class Repair:
             del self._where[number]
 
     def finish(self, head: Head) -> bytes:
-        """Checksums of the state that `head` names. Raises FormatError when they do not add up to it."""
+        """Checksums of the state that `head` names.
+
+        Raises FormatError when they do not add up to it.
+        """
         self._cut(head.pages)
         self._sums += bytes(head.pages * 8 - len(self._sums))
         if head.pages:

@@ -1,8 +1,9 @@
 """The replica applier actor: follows the primary and hands what it gets to SQLite.
 
-Owns the logs and the database files of a replica. It subscribes first and then asks for what it misses, so nothing can
-fall between. Never trusts the network: records are decoded, checked against the head, and logged before SQLite sees
-them. Always true: the highest epoch seen is on disk, and what bears a lower one is refused.
+Owns the logs and the database files of a replica. It subscribes first and then asks for what it
+misses, so nothing can fall between. Never trusts the network: records are decoded, checked against
+the head, and logged before SQLite sees them. Always true: the highest epoch seen is on disk, and
+what bears a lower one is refused.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ class ReplicaApplier:
 
     # --- from this node
 
-    def _from_node(self, message: m.Message, payload: list[bytes]) -> None:
+    def _from_node(self, message: m.Message, _payload: list[bytes]) -> None:
         match message:
             case m.WriterAdmitted():
                 if not self._admitted:
@@ -317,7 +318,10 @@ class ReplicaApplier:
         self, followed: _Followed, first_txid: int, lengths: list[int], data: bytes, epoch: int,
         epochs: list[tuple[int, int]] | None = None,
     ) -> bool:  # fmt: skip
-        """Take in consecutive records; what is already there is skipped. False when they do not fit."""
+        """Take in consecutive records; what is already there is skipped.
+
+        False when they do not fit.
+        """
         database = followed.database
         at = 0
         try:
@@ -433,7 +437,7 @@ class ReplicaApplier:
     def _current(
         self, name: str, transfer: int, data: bytes, handle: Callable[[_Followed], None]
     ) -> None:
-        """Handle a piece of a transfer if it is the one under way, and grant credit for its bytes."""
+        """Handle a piece of the transfer under way, if it is one, and grant credit for its bytes."""
         followed = self._followed.get(name)
         if followed is None or not followed.following.is_current(transfer):
             self._requests.send(m.CancelTransfer(self._node, transfer))

@@ -1,7 +1,9 @@
-"""One database of a replica: its log, the SQLite connection that writes it, and what is still to be applied.
+"""One database of a replica: its log, the SQLite connection that writes it, and what is still to be
+applied.
 
-Always true: a record is in the log before SQLite gets it; what SQLite shows is the state after some TXID, and never an
-earlier one than it has shown before. Where the file stands is stored lazily, since redoing whole pages is harmless.
+Always true: a record is in the log before SQLite gets it; what SQLite shows is the state after some
+TXID, and never an earlier one than it has shown before. Where the file stands is stored lazily,
+since redoing whole pages is harmless.
 """
 
 from __future__ import annotations
@@ -108,7 +110,10 @@ class ReplicaDatabase:
     # --- applying
 
     def apply(self) -> bool:
-        """Hand the next batch to SQLite; true if there is more. Raises BusyError, StorageError, NotADatabaseError."""
+        """Hand the next batch to SQLite; true if there is more.
+
+        Raises BusyError, StorageError, NotADatabaseError.
+        """
         batch = self._next_batch()
         if batch is None:
             return False
@@ -163,7 +168,10 @@ class ReplicaDatabase:
             self.timestamp_ms = time.time_ns() // 1_000_000
 
     def writer(self) -> PageWriter:
-        """The connection that writes; made when first needed, kept so that `-wal` and `-shm` stay."""
+        """The connection that writes.
+
+        Made when first needed, kept so that `-wal` and `-shm` stay.
+        """
         if self._writer is None:
             if not os.path.lexists(self.path):
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -209,7 +217,8 @@ class ReplicaDatabase:
         return _fingerprint(self.path) != self._fingerprint
 
     def file_checksums(self) -> tuple[int, bytes]:
-        """Page size and page checksums of the file as it is; (0, b"") when there is no readable database.
+        """Page size and page checksums of the file as it is; (0, b"") when there is no readable
+        database.
 
         Raises BusyError. Page 1 is taken with the log's bookkeeping bytes in place of SQLite's own.
         """
@@ -249,9 +258,7 @@ class ReplicaDatabase:
             known = self.log.page_checksum(number)
             found = int.from_bytes(sums[(number - 1) * 8 : number * 8], "big")
             # 0 in the log: SQLite never wrote the page, so it may hold anything
-            if known != found and known and number != lock:
-                differing.append(number)
-            elif number > self.log.n_pages:
+            if (known != found and known and number != lock) or number > self.log.n_pages:
                 differing.append(number)
         return differing
 
@@ -262,7 +269,10 @@ class ReplicaDatabase:
     # --- after a repair
 
     def suspect(self) -> None:
-        """The file is about to leave the states of the log: a crash from here on ends in another repair."""
+        """The file is about to leave the states of the log.
+
+        A crash from here on ends in another repair.
+        """
         self.log.state.suspect = True
         self.log.state.applied = ZERO
         self.log.save_state()
@@ -271,7 +281,10 @@ class ReplicaDatabase:
     def write_repair(
         self, pages: Iterator[tuple[int, bytes]], head: Head, page1: bytes | None
     ) -> None:
-        """Hand the pages of a repair to SQLite as one transaction. Raises BusyError, StorageError."""
+        """Hand the pages of a repair to SQLite as one transaction.
+
+        Raises BusyError, StorageError.
+        """
         if not head.pages:
             self.remove_files()
             return

@@ -1,4 +1,7 @@
-"""When a crashed actor is started again, and when the node gives up. Pure: the caller brings the time."""
+"""When a crashed actor is started again, and when the node gives up. Pure.
+
+The caller brings the time.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Which actors a role consists of, and how each is started.
 
-Actors are imported in their own processes only: the supervisor and the nursery stay free of FUSE and SQLite.
+Actors are imported in their own processes only: the supervisor and the nursery stay free of FUSE
+and SQLite.
 """
 
 from __future__ import annotations

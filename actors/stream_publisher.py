@@ -1,8 +1,8 @@
 """The stream publisher actor: gives every replica what it lacks.
 
-Owns the stream's sockets. It publishes each record once, answers requests from the log on disk and from committed pages,
-and keeps no copy of anything: a replica that does not read costs a bounded queue. Always true: what it sends was
-appended to the log before.
+Owns the stream's sockets. It publishes each record once, answers requests from the log on disk and
+from committed pages, and keeps no copy of anything: a replica that does not read costs a bounded
+queue. Always true: what it sends was appended to the log before.
 """
 
 from __future__ import annotations

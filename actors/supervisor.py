@@ -1,12 +1,14 @@
-"""The supervisor: starts the actors of a node, watches over them, restarts them, drains and stops them.
+"""The supervisor: starts the actors of a node, watches over them, restarts them, drains and stops
+them.
 
-Owns the node's lock, its epoch, and the application's command. Does no work of an actor itself. Always true: an actor it
-has not heard for `hung-after` is killed, one that ended is started again after a pause, and one that keeps crashing
-ends the node with one line that says why.
+Owns the node's lock, its epoch, and the application's command. Does no work of an actor itself.
+Always true: an actor it has not heard for `hung-after` is killed, one that ended is started again
+after a pause, and one that keeps crashing ends the node with one line that says why.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -77,7 +79,10 @@ class Supervisor:
     # --- life
 
     def run(self) -> int:
-        """Run the node until it is told to stop; the exit code. Raises LiteMQError when it can't go on."""
+        """Run the node until it is told to stop; the exit code.
+
+        Raises LiteMQError when it can't go on.
+        """
         config = self._config
         configuration.check_paths(config)
         lock = self._take_lock()
@@ -222,7 +227,7 @@ class Supervisor:
 
     # --- messages
 
-    def _handle(self, message: m.Message, payload: list[bytes]) -> None:
+    def _handle(self, message: m.Message, _payload: list[bytes]) -> None:
         match message:
             case m.ActorAlive(actor=name, pid=pid):
                 actor = self._actors.get(name)
@@ -314,7 +319,10 @@ class Supervisor:
             self._application.wait()
 
     def _drain(self) -> None:
-        """Close the mount to writers, have everything logged, have the replicas catch up; then stop the actors."""
+        """Close the mount to writers, have everything logged, have the replicas catch up.
+
+        Then stop the actors.
+        """
         self._draining = True
         if self._primary and self._ready:
             self._send(self._endpoints.gates, m.CloseWrites(self._endpoints.control))
@@ -372,10 +380,8 @@ class Supervisor:
 
 
 def _kill(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _rss(pid: int) -> int:

@@ -42,7 +42,10 @@ class Tracked:
 
     @property
     def resume_point(self) -> tuple[int, int, int, int] | None:
-        """Salts, offset and size of the last WAL frames in the log; None when the last record came from elsewhere."""
+        """Salts, offset and size of the last WAL frames in the log.
+
+        None when the last record came from elsewhere.
+        """
         header = self.log.last_header
         if header is None or not (header.wal_salt1 or header.wal_salt2):
             return None

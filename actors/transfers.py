@@ -1,7 +1,7 @@
 """Catching a replica up: from the log, or by the pages that differ.
 
-A transfer sends pieces while it has credit and stops when it has none. Always true: a repair ends with the log records
-made since it began, so pages read at different moments come out as one state.
+A transfer sends pieces while it has credit and stops when it has none. Always true: a repair ends
+with the log records made since it began, so pages read at different moments come out as one state.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ READ_BYTES = 256 * 1024
 
 
 class Source:
-    """Where transfers take things from: the logs, the checksums and the committed pages of this node."""
+    """Where transfers take things from.
+
+    The logs, the checksums and the committed pages of this node.
+    """
 
     def __init__(
         self,
@@ -261,7 +264,8 @@ class RepairTransfer(Transfer):
         return wanted
 
     def _send_pages(self) -> bool:
-        assert self._wanted is not None and self._begin is not None
+        assert self._wanted is not None
+        assert self._begin is not None
         size = self._begin.page_size
         numbers = list(self._wanted[self._sent : self._sent + max(1, READ_BYTES // size)])
         try:

@@ -1,6 +1,8 @@
-"""Which `-wal` files have been written since the last look, told by inotify on the backing files."""
+"""Which `-wal` files have been written since the last look, by inotify on the backing files."""
 
 from __future__ import annotations
+
+import contextlib
 
 from inotify_simple import INotify, flags
 
@@ -24,10 +26,8 @@ class WalWatch:
     def remove(self, name: str) -> None:
         watch = self._watches.pop(name, None)
         if watch is not None and self._names.pop(watch, None) is not None:
-            try:
+            with contextlib.suppress(OSError):  # the file is gone, and its watch with it
                 self._inotify.rm_watch(watch)
-            except OSError:
-                pass  # the file is gone, and its watch with it
 
     def written(self) -> set[str]:
         """Names whose WAL was written; events of removed watches are dropped."""

@@ -1,7 +1,9 @@
-"""What the FUSE side knows of one database: which bytes changed since the last commit, and how far its WAL goes.
+"""What the FUSE side knows of one database: which bytes changed since the last commit, and how far
+its WAL goes.
 
-It decides when a transaction has ended and which pages it wrote; it performs no waits and answers no FUSE call. Always
-true: a byte of the database file that changed is in `dirty`, or explained by WAL frames, or has been handed over.
+It decides when a transaction has ended and which pages it wrote; it performs no waits and answers
+no FUSE call. Always true: a byte of the database file that changed is in `dirty`, or explained by
+WAL frames, or has been handed over.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from litemq.errors import NotADatabaseError
 from litemq.fs.pages import database_size, parse_header
 
 HEADER_BYTES = 100
-#: Commits up to this size travel in a message, larger ones are read from the file while the caller waits (bytes).
+#: Commits up to this size travel in a message, larger ones are read from the file while the caller
+#: waits (bytes).
 HANDOVER_BYTES = 256 * 1024
 #: PERSIST mode ends a transaction by writing this over the journal's header.
 ZEROED_JOURNAL_HEADER = bytes(28)
@@ -142,7 +145,10 @@ class DatabaseCapture:
 
 
 class Gatekeeper(Protocol):
-    """What the file system asks of the actor around it: verdicts, hand-overs, and what the virtual files show."""
+    """What the file system asks of the actor around it.
+
+    Verdicts, hand-overs, and what the virtual files show.
+    """
 
     @property
     def refuse_errno(self) -> int:
@@ -156,7 +162,10 @@ class Gatekeeper(Protocol):
         """Whether this thread belongs to the process that may write on a replica."""
 
     async def wal_gate(self, capture: DatabaseCapture) -> None:
-        """Return once everything published in the WAL is in the log. Raises OSError to fail the call."""
+        """Return once everything published in the WAL is in the log.
+
+        Raises OSError to fail the call.
+        """
 
     async def hand_over(self, capture: DatabaseCapture, commit: Commit) -> None:
         """Give an ended transaction to the log writer; returns at once unless it is large."""

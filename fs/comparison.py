@@ -1,7 +1,8 @@
 """Which pages of a database file differ from what the log knows of them.
 
-Reads the backing file, with the committed frames of its WAL laid over it. Never locks: whoever calls has made sure that
-no transaction is under way, and a file that is only half there (shorter than its header says) is refused.
+Reads the backing file, with the committed frames of its WAL laid over it. Never locks: whoever
+calls has made sure that no transaction is under way, and a file that is only half there (shorter
+than its header says) is refused.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def compare(
 ) -> Changed:
     """Compare the file's pages (those in `numbers`, or all) with the checksums `known` tells.
 
-    `everything` returns all pages, whether they differ or not. Raises FormatError when the file is no whole database,
-    OSError when it can't be read.
+    `everything` returns all pages, whether they differ or not. Raises FormatError when the file is
+    no whole database, OSError when it can't be read.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

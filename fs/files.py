@@ -1,8 +1,9 @@
 """The files of the mount, one class per role SQLite gives them, each on its backing file.
 
-Owns what a write, a truncation, an fsync and an unlink of such a file mean for capture. Never speaks FUSE: errors are
-plain OSErrors. Always true: bytes reach the backing file before the call that brought them is answered, and a call
-that could destroy what has not been captured waits at the gatekeeper first.
+Owns what a write, a truncation, an fsync and an unlink of such a file mean for capture. Never
+speaks FUSE: errors are plain OSErrors. Always true: bytes reach the backing file before the call
+that brought them is answered, and a call that could destroy what has not been captured waits at the
+gatekeeper first.
 """
 
 from __future__ import annotations
@@ -106,7 +107,10 @@ class File:
 
 
 class DatabaseFile(File):
-    """A database. Its pages change under a journal, by a checkpoint, or for reasons of their own."""
+    """A database.
+
+    Its pages change under a journal, by a checkpoint, or for reasons of their own.
+    """
 
     __slots__ = ("capture",)
 
@@ -122,7 +126,8 @@ class DatabaseFile(File):
         if errno:
             raise OSError(errno, os.strerror(errno))
         if capture.wal_end:
-            # A checkpoint: once it is done the WAL may start over, so what it copies must be in the log.
+            # A checkpoint: once it is done the WAL may start over, so what it copies must be in the
+            # log.
             if capture.wal_end > capture.captured_end:
                 await self.gatekeeper.wal_gate(capture)
             return os.pwrite(self.fd, data, offset)
@@ -220,8 +225,8 @@ class JournalFile(File):
         await self._ended(commit)
 
     def _take(self) -> Commit | None:
-        # Read before the journal ends, handed over after: should this process die in between, the journal or the
-        # scan of the next start tells what happened.
+        # Read before the journal ends, handed over after: should this process die in between, the
+        # journal or the scan of the next start tells what happened.
         if not self.capture.changed:
             return None
         try:
@@ -240,7 +245,10 @@ class JournalFile(File):
 
 
 class WalFile(File):
-    """A write-ahead log. Frames are captured by the log writer; here they are only kept from being lost."""
+    """A write-ahead log. Frames are captured by the log writer.
+
+    Here they are only kept from being lost.
+    """
 
     __slots__ = ("capture",)
 
@@ -288,7 +296,10 @@ class WalFile(File):
 
 
 class ShmFile(File):
-    """The WAL index. Processes map it; the kernel writes it back now and then, also on a replica."""
+    """The WAL index. Processes map it.
+
+    The kernel writes it back now and then, also on a replica.
+    """
 
     __slots__ = ("database",)
 

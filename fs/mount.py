@@ -124,7 +124,7 @@ def _detach(path: str) -> None:
     program = shutil.which("fusermount3")
     if program is None:
         raise ConfigError("fusermount3 is not installed; install the package fuse3")
-    done = subprocess.run(  # noqa: S603 - a fixed program, and a path as one argument
+    done = subprocess.run(
         [program, "-u", "-z", "--", path],
         capture_output=True,
         text=True,
@@ -137,8 +137,8 @@ def _detach(path: str) -> None:
 
 def _real(path: str) -> str:
     """Symbolic links resolved in all but the last part, which may be a mount that hangs."""
-    parent, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
-    return os.path.join(os.path.realpath(parent), name)  # noqa: PTH118
+    parent, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(parent), name)
 
 
 def _unescape(field: str) -> str:

@@ -1,8 +1,8 @@
 """The thin edge to pyfuse3: requests in, files of the tree, attributes and errnos out.
 
-Owns handles and the translation of errors to errnos. Never decides what a write means (files.py) or when a call may go
-on (the gatekeeper). Always true: long timeouts are safe because every change to the tree passes through here; what is
-virtual is never cached.
+Owns handles and the translation of errors to errnos. Never decides what a write means (files.py) or
+when a call may go on (the gatekeeper). Always true: long timeouts are safe because every change to
+the tree passes through here; what is virtual is never cached.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Operations(pyfuse3.Operations):
             return self._virtual_attributes(inode)
         # A cached "there is none": rollback-mode readers look for a journal at every transaction.
         missing = EntryAttributes()
-        missing.st_ino = 0  # type: ignore[assignment]
+        missing.st_ino = 0
         missing.entry_timeout = CACHE_S
         return missing
 
@@ -290,7 +290,8 @@ class Operations(pyfuse3.Operations):
 
     def _check_may_write(self, file: File, pid: int) -> None:
         if self._gatekeeper.read_only and file.guarded and not self._gatekeeper.admitted(pid):
-            # EACCES rather than EROFS: SQLite then opens read-only and names the reason at the first write.
+            # EACCES rather than EROFS: SQLite then opens read-only and names the reason at the
+            # first write.
             raise FUSEError(errno.EACCES)
 
     def _new_handle(self, file: File, writing: bool) -> int:
@@ -362,8 +363,8 @@ def _attributes_of(
     inode: int, found: os.stat_result, cache_s: float, mode: int | None = None
 ) -> EntryAttributes:
     entry = EntryAttributes()
-    entry.st_ino = inode  # type: ignore[assignment]
-    entry.st_mode = found.st_mode if mode is None else mode  # type: ignore[assignment]
+    entry.st_ino = inode
+    entry.st_mode = found.st_mode if mode is None else mode
     entry.st_nlink = found.st_nlink
     entry.st_uid = found.st_uid
     entry.st_gid = found.st_gid

@@ -22,7 +22,7 @@ _LARGEST_VERSION = 2
 # magic, page size, write version, read version, reserved bytes, payload fractions, change counter,
 # size in pages, free pages, schema cookie, largest root page, incremental vacuum, version valid for
 _HEADER = Struct(">16s H BBB 3s I I 4x I I 8x I 8x I 24x I 4x".replace(" ", ""))
-assert _HEADER.size == HEADER_BYTES  # noqa: S101 - a table of offsets that checks itself
+assert _HEADER.size == HEADER_BYTES
 
 # Change counter, "version valid for" and the version that wrote last: each copy of SQLite that
 # commits page 1 writes its own here, so two copies of one state may differ in them.

@@ -1,8 +1,8 @@
 """The one flat directory: names, inodes, and the backing files behind them.
 
-Owns the backing directory and every descriptor into it. Never answers a FUSE call itself and never touches the mount.
-Always true: a name has one node, a node's inode number is never used again, and an unlinked file that is still open
-keeps its descriptor.
+Owns the backing directory and every descriptor into it. Never answers a FUSE call itself and never
+touches the mount. Always true: a name has one node, a node's inode number is never used again, and
+an unlinked file that is still open keeps its descriptor.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class Tree:
         return self._next_inode - 1
 
     def load(self) -> None:
-        """Take in the files a former run left. Shared memory of dead processes is removed: SQLite rebuilds it."""
+        """Take in the files a former run left. Shared memory of dead processes is removed.
+
+        SQLite rebuilds it.
+        """
         for entry in sorted(os.scandir(self.backing), key=lambda each: each.name):
             if classify(entry.name)[0] is Kind.SHM:
                 os.unlink(entry.path)
@@ -72,7 +75,10 @@ class Tree:
         return file
 
     def rename(self, file: File, new: str) -> File:
-        """The node of a file whose backing file now bears another name; inode, handles and descriptor go on."""
+        """The node of a file whose backing file now bears another name.
+
+        Inode, handles and descriptor go on.
+        """
         renamed = self._make(file.inode, new)
         for kept in ("fd", "handles", "writers", "lookups"):
             setattr(renamed, kept, getattr(file, kept))

@@ -1,7 +1,7 @@
 """The read-only files that are in no backing directory: `.primary` and `NAME-pos`.
 
-Owns their names, inode numbers and attributes. Their contents come from the gatekeeper at the moment of reading, so
-nothing of them is ever cached, here or in the kernel.
+Owns their names, inode numbers and attributes. Their contents come from the gatekeeper at the
+moment of reading, so nothing of them is ever cached, here or in the kernel.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ _FRAME_HEADER = Struct(">II8sII")
 # version, unused, change counter, initialised, big-endian checksums, page size, mxFrame, nPage,
 # frame checksum, salts, checksum of all this
 _INDEX_HEADER = Struct("=IIIBBHII2I8s2I")
-assert _INDEX_HEADER.size == _INDEX_COPY_BYTES  # noqa: S101 - a table of offsets that checks itself
+assert _INDEX_HEADER.size == _INDEX_COPY_BYTES
 _unpack_frame = _FRAME_HEADER.unpack_from
 
 

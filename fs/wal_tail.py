@@ -1,7 +1,8 @@
 """Follows one `-wal` file: which of its transactions are committed and have not been taken yet.
 
-Owns a descriptor of the backing `-wal` and one of the WAL index in the mount. Never writes, locks or waits. Always true:
-with an index, a frame is taken only when the index covers it; without one, only along an unbroken chain of checksums.
+Owns a descriptor of the backing `-wal` and one of the WAL index in the mount. Never writes, locks
+or waits. Always true: with an index, a frame is taken only when the index covers it; without one,
+only along an unbroken chain of checksums.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ ResumePoint = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class WalCommit:
-    """One committed transaction: its pages by number, the size it leaves, and where its frames are in the file."""
+    """One committed transaction.
+
+    Its pages by number, the size it leaves, and where its frames are in the file.
+    """
 
     pages: list[tuple[int, bytes]]
     n_pages: int
@@ -59,7 +63,10 @@ class WalTail:
     """The WAL of one database, generation after generation."""
 
     def __init__(self, path: str, resume: ResumePoint | None) -> None:
-        """`resume` is where a former tail stopped: salts, offset and size of the last frames taken."""
+        """`resume` is where a former tail stopped.
+
+        Salts, offset and size of the last frames taken.
+        """
         self.path = path
         self._resume = resume
         self._fd = -1
@@ -78,7 +85,10 @@ class WalTail:
         return True
 
     def use_index(self, fd: int) -> None:
-        """Take over a descriptor of `-shm`, opened through the mount: only there it is what SQLite maps."""
+        """Take over a descriptor of `-shm`, opened through the mount.
+
+        Only there it is what SQLite maps.
+        """
         self.close_index()
         self._index_fd = fd
 
@@ -125,7 +135,10 @@ class WalTail:
         return self._collect_published(index)
 
     def overlay(self) -> Overlay | None:
-        """The committed content of a WAL nobody writes, whatever has been taken; None if it holds nothing."""
+        """The committed content of a WAL nobody writes, whatever has been taken.
+
+        None if it holds nothing.
+        """
         header = self._read_header()
         if header is None:
             return None
@@ -175,7 +188,10 @@ class WalTail:
         return self._header is not None and os.pread(self._fd, 8, 16) != self._header.salts
 
     def _enter(self, salts: bytes | None) -> bool:
-        """Be in the generation that the file is in; False when that is not the one `salts` names."""
+        """Be in the generation that the file is in.
+
+        False when that is not the one `salts` names.
+        """
         if (
             self._header is None
             or (salts is not None and salts != self._header.salts)
@@ -214,7 +230,7 @@ class WalTail:
             try:
                 found = read_commits(raw, header.page_size, first_frame=first, salts=header.salts)
             except FormatError:
-                return []  # the WAL has started over since the index was read; the gate has seen to it
+                return []  # the WAL has started over since the index was read; the gate saw to it
             if found or want >= frames:
                 break
             want = min(frames, want * 8)

@@ -1,7 +1,8 @@
-"""Where the sockets of a node are: ipc paths in its run directory, tcp ports from its configuration.
+"""Where the sockets of a node are: ipc paths in its run directory, tcp ports from its
+configuration.
 
-An endpoint is named by what it carries. The run directory is private (0700), so whoever can reach an ipc endpoint is
-the node's own user.
+An endpoint is named by what it carries. The run directory is private (0700), so whoever can reach
+an ipc endpoint is the node's own user.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Multipart frames: what stands around a message on a socket.
 
-A datagram is `[preamble + message][payload frame]*`; on the stream's PUB socket a topic frame stands first. The preamble
-is the four bytes `LMQ` and the protocol version, so that a stranger, an older or a newer node is told apart before
-anything is decoded.
+A datagram is `[preamble + message][payload frame]*`; on the stream's PUB socket a topic frame
+stands first. The preamble is the four bytes `LMQ` and the protocol version, so that a stranger, an
+older or a newer node is told apart before anything is decoded.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Every message that crosses a process border, as strict typed values.
 
-A message is a frozen msgspec struct, encoded as MessagePack with its type name in it; bulk bytes (LTX records,
-pages, checksums) travel beside it as raw frames and never inside it. Commands are imperatives to one receiver,
-events are past facts. Decoding refuses unknown types, unknown fields and wrong types: what comes from a socket is
-data and nothing else.
+A message is a frozen msgspec struct, encoded as MessagePack with its type name in it; bulk bytes
+(LTX records, pages, checksums) travel beside it as raw frames and never inside it. Commands are
+imperatives to one receiver, events are past facts. Decoding refuses unknown types, unknown fields
+and wrong types: what comes from a socket is data and nothing else.
 
-Who sends what to whom, and over which socket, stands in docs/protocol.md; a test holds that table against this file.
+Who sends what to whom, and over which socket, stands in docs/protocol.md; a test holds that table
+against this file.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from litemq.txlog.position import Position
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 U64 = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-#: A checksum as signed 64 bits would not fit MessagePack's range checks; it travels as 16 hex digits.
+#: A checksum as signed 64 bits would not fit MessagePack's range checks; it travels as 16 hex
+#: digits.
 Hex64 = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 Count = Annotated[int, Meta(ge=0, le=1 << 32)]
 
@@ -55,7 +57,8 @@ class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     timestamp_ms: U64
 
 
-# --- fuse capture -> log writer ------------------------------------------------------------------------------
+# --- fuse capture -> log writer
+# ------------------------------------------------------------------------------
 
 
 class CaptureStarted(Message, frozen=True):
@@ -76,7 +79,10 @@ class ResyncCapture(Message, frozen=True):
 
 
 class CommitPages(Message, frozen=True):
-    """A rollback-journal transaction ended: the pages it wrote (payload: the pages, back to back)."""
+    """A rollback-journal transaction ended: the pages it wrote (payload.
+
+    The pages, back to back).
+    """
 
     sequence: U64
     database: Name
@@ -86,7 +92,10 @@ class CommitPages(Message, frozen=True):
 
 
 class CommitFile(Message, frozen=True):
-    """A rollback-journal transaction too large for a message ended: read its pages from the file; the caller waits."""
+    """A rollback-journal transaction too large for a message ended: read its pages from the file.
+
+    The caller waits.
+    """
 
     sequence: U64
     gate: U64
@@ -153,7 +162,8 @@ class CaptureEcho(Message, frozen=True):
     token: U64
 
 
-# --- log writer, replica applier, supervisor -> fuse capture ------------------------------------------------------
+# --- log writer, replica applier, supervisor -> fuse capture
+# ------------------------------------------------------
 
 
 class LogWriterStarted(Message, frozen=True):
@@ -202,7 +212,10 @@ class WritesExplained(Message, frozen=True):
 
 
 class LogStalled(Message, frozen=True):
-    """The log can't (errno > 0) or can again (0) be appended to; refuse writes with that errno meanwhile."""
+    """The log can't (errno > 0) or can again (0) be appended to.
+
+    Refuse writes with that errno meanwhile.
+    """
 
     errno: Count
 
@@ -235,11 +248,12 @@ class WritesClosed(Message, frozen=True):
     """Answer to `CloseWrites`."""
 
 
-# --- to the owner of the log (log writer or replica applier) -------------------------------------------------------
+# --- to the owner of the log (log writer or replica applier)
+# -------------------------------------------------------
 
 
 class Barrier(Message, frozen=True):
-    """Capture all that is committed, then tell the heads (of one database, or of all when empty)."""
+    """Capture all that is committed, then tell the heads (of one database, or all if empty)."""
 
     request: U64
     reply_to: str
@@ -253,7 +267,8 @@ class BarrierReached(Message, frozen=True):
     heads: list[Head]
 
 
-# --- owner of the log -> stream publisher -----------------------------------------------------------------------------
+# --- owner of the log -> stream publisher
+# -----------------------------------------------------------------------------
 
 
 class RecordsLogged(Message, frozen=True):
@@ -287,7 +302,8 @@ class ReplicasDrained(Message, frozen=True):
     complete: bool
 
 
-# --- stream: primary -> replicas over PUB ---------------------------------------------------------------------------------
+# --- stream: primary -> replicas over PUB
+# ---------------------------------------------------------------------------------
 
 
 class StreamHeartbeat(Message, frozen=True):
@@ -310,7 +326,8 @@ class LiveRecords(Message, frozen=True):
     lengths: list[Count]
 
 
-# --- replica -> primary, PUSH to its request socket ---------------------------------------------------------------------------
+# --- replica -> primary, PUSH to its request socket
+# ---------------------------------------------------------------------------
 
 
 class ReplicaAlive(Message, frozen=True):
@@ -334,7 +351,10 @@ class RequestRecords(Message, frozen=True):
 
 
 class RequestRepair(Message, frozen=True):
-    """Send me every page whose checksum differs (payload: my page checksums from `first_page` on)."""
+    """Send me every page whose checksum differs (payload.
+
+    My page checksums from `first_page` on).
+    """
 
     node: Name
     answers: str
@@ -362,7 +382,8 @@ class CancelTransfer(Message, frozen=True):
     transfer: U64
 
 
-# --- primary -> replica, PUSH to its answer socket -----------------------------------------------------------------------------------
+# --- primary -> replica, PUSH to its answer socket
+# -----------------------------------------------------------------------------------
 
 
 class RecordsChunk(Message, frozen=True):
@@ -378,7 +399,10 @@ class RecordsChunk(Message, frozen=True):
 
 
 class RepairNeeded(Message, frozen=True):
-    """The log no longer reaches back to that position, or the histories differ: ask for a repair."""
+    """The log no longer reaches back to that position, or the histories differ.
+
+    Ask for a repair.
+    """
 
     transfer: U64
     database: Name
@@ -411,7 +435,8 @@ class TransferRefused(Message, frozen=True):
     reason: str
 
 
-# --- control: actors and commands -> supervisor --------------------------------------------------------------------------------------------
+# --- control: actors and commands -> supervisor
+# --------------------------------------------------------------------------------------------
 
 
 class DatabaseStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -489,7 +514,7 @@ class NodeStatus(Message, frozen=True):
 ALL: tuple[type[Message], ...] = tuple(Message.__subclasses__())
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(type=Union[ALL])
+_decoder = msgspec.msgpack.Decoder(type=Union[ALL])  # noqa: UP007 - of a tuple
 
 encode = _encoder.encode
 

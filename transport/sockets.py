@@ -1,7 +1,8 @@
 """ZeroMQ sockets with LiteMQ's limits set, and nothing else of ZeroMQ's showing.
 
-A `Sender` never blocks: when its queue is full it says so. A `Receiver` never raises for what a stranger sent: it
-counts, reports through `on_garbage` at most once a second, and goes on. Every queue, frame and linger has a limit here.
+A `Sender` never blocks: when its queue is full it says so. A `Receiver` never raises for what a
+stranger sent: it counts, reports through `on_garbage` at most once a second, and goes on. Every
+queue, frame and linger has a limit here.
 """
 
 from __future__ import annotations
@@ -87,7 +88,10 @@ class Sender:
 
 
 class Publisher:
-    """A PUB socket; a subscriber that does not read loses messages, never memory beyond the high-water mark."""
+    """A PUB socket.
+
+    A subscriber that does not read loses messages, never memory beyond the high-water mark.
+    """
 
     def __init__(self, address: str, *, hwm: int) -> None:
         self._socket = _socket(zmq.PUB, hwm=hwm)
@@ -117,7 +121,7 @@ class Receiver:
         self._on_garbage = on_garbage
         self._garbage = 0
         self._reported_s = float("-inf")
-        self.fd: int = socket.getsockopt(zmq.FD)
+        self.fd = int(socket.getsockopt(zmq.FD))
 
     @classmethod
     def bind(
@@ -166,7 +170,7 @@ class Receiver:
     @property
     def more(self) -> bool:
         """Whether a datagram is waiting."""
-        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def wait(self, timeout_ms: int) -> bool:
         """Block until a datagram is there or the time has passed."""
