@@ -1,9 +1,13 @@
 """The `litemq` command."""
 from __future__ import annotations
+
 import sys
+
 import click
+
 from litemq import config as configuration
 from litemq.errors import LiteMQError
+
 
 @click.group()
 def main() -> None:

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn, get_args, get_type_hints
 
 import msgspec
+from msgspec import Meta, Struct, field
+
 from litemq.config_rules import (
     PORTS_PER_NODE,
     WILDCARD,
@@ -40,7 +42,6 @@ from litemq.config_rules import (
     toml_text,
 )
 from litemq.errors import ConfigError
-from msgspec import Meta, Struct, field
 
 # A Unix socket's path holds 107 bytes (sun_path, unix(7)); the names of the sockets need the rest.
 RUN_DIR_MAX_BYTES: Final = 70

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import structlog
+
 from litemq.config import LogConfig
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}

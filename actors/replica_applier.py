@@ -437,7 +437,7 @@ class ReplicaApplier:
     def _current(
         self, name: str, transfer: int, data: bytes, handle: Callable[[_Followed], None]
     ) -> None:
-        """Handle a piece of the transfer under way, if it is one, and grant credit for its bytes."""
+        """Handle a piece of the transfer under way, and grant credit for its bytes."""
         followed = self._followed.get(name)
         if followed is None or not followed.following.is_current(transfer):
             self._requests.send(m.CancelTransfer(self._node, transfer))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from litemq import config as configuration
 from litemq.config import Config, check_paths, check_ports, load, prepare_directories, reference
 from litemq.config_rules import Duration, Size, parse_duration_s, parse_size_bytes, toml_text

@@ -21,6 +21,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from litemq import log
 from litemq.config import LogConfig
 from litemq.log_tail import Filter, tail

@@ -58,7 +58,6 @@ class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 # --- fuse capture -> log writer
-# ------------------------------------------------------------------------------
 
 
 class CaptureStarted(Message, frozen=True):
@@ -163,7 +162,6 @@ class CaptureEcho(Message, frozen=True):
 
 
 # --- log writer, replica applier, supervisor -> fuse capture
-# ------------------------------------------------------
 
 
 class LogWriterStarted(Message, frozen=True):
@@ -249,7 +247,6 @@ class WritesClosed(Message, frozen=True):
 
 
 # --- to the owner of the log (log writer or replica applier)
-# -------------------------------------------------------
 
 
 class Barrier(Message, frozen=True):
@@ -268,7 +265,6 @@ class BarrierReached(Message, frozen=True):
 
 
 # --- owner of the log -> stream publisher
-# -----------------------------------------------------------------------------
 
 
 class RecordsLogged(Message, frozen=True):
@@ -303,7 +299,6 @@ class ReplicasDrained(Message, frozen=True):
 
 
 # --- stream: primary -> replicas over PUB
-# ---------------------------------------------------------------------------------
 
 
 class StreamHeartbeat(Message, frozen=True):
@@ -327,7 +322,6 @@ class LiveRecords(Message, frozen=True):
 
 
 # --- replica -> primary, PUSH to its request socket
-# ---------------------------------------------------------------------------
 
 
 class ReplicaAlive(Message, frozen=True):
@@ -383,7 +377,6 @@ class CancelTransfer(Message, frozen=True):
 
 
 # --- primary -> replica, PUSH to its answer socket
-# -----------------------------------------------------------------------------------
 
 
 class RecordsChunk(Message, frozen=True):
@@ -436,7 +429,6 @@ class TransferRefused(Message, frozen=True):
 
 
 # --- control: actors and commands -> supervisor
-# --------------------------------------------------------------------------------------------
 
 
 class DatabaseStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
