@@ -1,0 +1,82 @@
+"""Fixtures of tests that run real nodes: clusters, and what must be true when a test has ended."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from capabilities import require_fuse
+from leftovers import clear, make_run_directory, mounts_below, processes_below, sweep_dead_runs
+from litemq.transport.sockets import close_all
+from nodes import Cluster, Sections
+from ports import release_ports
+
+
+@pytest.fixture(scope="session")
+def run_directory() -> Iterator[Path]:
+    """What all nodes of this run live in; a killed run's is taken away first."""
+    sweep_dead_runs()
+    directory = make_run_directory()
+    yield directory
+    clear(directory)
+    close_all()
+    release_ports()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+_numbers = iter(range(1, 1 << 30))
+
+
+def _clusters(run_directory: Path) -> Iterator[Callable[..., Cluster]]:
+    require_fuse()
+    directory = run_directory / str(next(_numbers))
+    made: list[Cluster] = []
+
+    def make(
+        *, replicas: int = 1, plain: int = 0, start: bool = True, sections: Sections | None = None
+    ) -> Cluster:
+        """A primary, `replicas` with a mount and `plain` ones without."""
+        cluster = Cluster(directory / f"cluster{len(made)}", sections=sections)
+        made.append(cluster)
+        for number in range(replicas + plain):
+            cluster.add_replica(fuse=number < replicas, start=False)
+        return cluster.start() if start else cluster
+
+    yield make
+    wrong = [each for cluster in made for each in cluster.close()]
+    wrong += [f"still mounted: {path}" for path in mounts_below(directory)]
+    clear(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+    if wrong:
+        pytest.fail("\n".join(wrong), pytrace=False)
+
+
+@pytest.fixture
+def new_cluster(run_directory: Path) -> Iterator[Callable[..., Cluster]]:
+    """Make clusters that live for one test; no mount, process or unannounced warning may remain."""
+    yield from _clusters(run_directory)
+
+
+@pytest.fixture(scope="module")
+def new_shared_cluster(run_directory: Path) -> Iterator[Callable[..., Cluster]]:
+    """The same for all tests of a module, which use database names of their own."""
+    yield from _clusters(run_directory)
+
+
+@pytest.fixture
+def cluster(new_cluster: Callable[..., Cluster]) -> Cluster:
+    """One primary, one replica with a mount."""
+    return new_cluster()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A failing test shows the log of every node."""
+    report: pytest.TestReport = yield  # type: ignore[misc, assignment]
+    if report.failed:
+        for cluster in Cluster.alive:
+            for node in cluster.nodes:
+                report.sections.append((f"log of {node.name} ({node.directory})", node.report()))
+    return report  # type: ignore[return-value]

@@ -1,0 +1,91 @@
+"""What a test run leaves behind, on purpose or not: directories, mounts, processes.
+
+All of a run lies below one directory named after its process. Every process it starts has its working directory there,
+so that all can be found, even those of a run that was killed. Never kills a process of anybody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from litemq.fs import mount
+from waiting import eventually
+
+_PREFIX = f"litemq-test-{os.getuid()}-"
+
+
+def make_run_directory() -> Path:
+    """The directory of this run, named after its process and the moment that began."""
+    path = Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getpid()}-{_start_time(os.getpid())}"
+    path.mkdir(mode=0o755, exist_ok=True)
+    return path.resolve()
+
+
+def sweep_dead_runs() -> None:
+    """Take away what runs left whose process is gone."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid, _, start = path.name.removeprefix(_PREFIX).partition("-")
+        if _start_time(int(pid)) != start:
+            clear(path.resolve())
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def clear(directory: Path) -> None:
+    """Kill every process and detach every mount below a directory of ours."""
+    for pid in processes_below(directory):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for path in mounts_below(directory):
+        mount.abort(path)
+        mount.clean_stale_mount(path)
+    eventually(lambda: not processes_below(directory), what="killed processes are gone")
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Mount points below the directory; the inner ones first."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        path = line.split(" ")[4]
+        if path.startswith(f"{directory}/"):
+            found.append(path)
+    return sorted(found, reverse=True)
+
+
+def processes_below(directory: Path) -> list[int]:
+    """Processes whose working directory lies below, zombies and this one aside."""
+    found = []
+    for pid in _pids():
+        try:
+            cwd = os.readlink(f"/proc/{pid}/cwd")
+        except OSError:
+            continue
+        if (cwd == str(directory) or cwd.startswith(f"{directory}/")) and pid != os.getpid():
+            found.append(pid)
+    return found
+
+
+def describe(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+    except OSError:
+        return f"{pid} (gone)"
+    return f"{pid} {words.decode(errors='replace').strip()[:120]}"
+
+
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _start_time(pid: int) -> str:
+    """When the process began, in clock ticks since the boot: with the pid it names one process for good."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[19]
