@@ -39,6 +39,11 @@ class Reactor:
         self._readers[fd] = call
         self._poll.register(fd, select.POLLIN)
 
+    def rest(self, fd: int, pause_s: float) -> None:
+        """Do not look at `fd` for a moment; what happens there meanwhile is seen afterwards."""
+        self._poll.modify(fd, 0)
+        self.later(pause_s, lambda: self._poll.modify(fd, select.POLLIN))
+
     def forget(self, fd: int) -> None:
         del self._readers[fd]
         self._poll.unregister(fd)

@@ -32,7 +32,7 @@ PRESENCE_S = 0.5
 #: acknowledgements of applied transactions are gathered for this long
 ACK_S = 0.005
 LOOK_S = 1.0
-SYNC_S = 0.1
+SYNC_S = 1.0
 RETENTION_S = 5.0
 BUSY_RETRY_S = 0.01
 FAILED_RETRY_S = 0.5
