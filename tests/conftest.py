@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from capabilities import require_fuse
-from leftovers import clear, make_run_directory, mounts_below, processes_below, sweep_dead_runs
-from litemq.transport.sockets import close_all
+from leftovers import clear, make_run_directory, mounts_below, sweep_dead_runs
 from nodes import Cluster, Sections
 from ports import release_ports
+
+from litemq.transport.sockets import close_all
 
 
 @pytest.fixture(scope="session")

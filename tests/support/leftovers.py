@@ -1,7 +1,8 @@
 """What a test run leaves behind, on purpose or not: directories, mounts, processes.
 
-All of a run lies below one directory named after its process. Every process it starts has its working directory there,
-so that all can be found, even those of a run that was killed. Never kills a process of anybody else.
+All of a run lies below one directory named after its process. Every process it starts has its
+working directory there, so that all can be found, even those of a run that was killed. Never kills
+a process of anybody else.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from litemq.fs import mount
 from waiting import eventually
+
+from litemq.fs import mount
 
 _PREFIX = f"litemq-test-{os.getuid()}-"
 
@@ -83,7 +85,7 @@ def _pids() -> Iterator[int]:
 
 
 def _start_time(pid: int) -> str:
-    """When the process began, in clock ticks since the boot: with the pid it names one process for good."""
+    """When the process began, in clock ticks since the boot; with the pid, one process for good."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,8 +1,9 @@
 """Real nodes for tests: `litemq up` as processes of their own, with their files, ports and logs.
 
-A `Node` is one configuration file and the process that runs it; a `Cluster` is a primary, its replicas, and what a test
-wants to know of all of them. Always true: whatever a test does, `Cluster.close` leaves no process and no mount, and
-tells of every warning that the test did not announce.
+A `Node` is one configuration file and the process that runs it; a `Cluster` is a primary, its
+replicas, and what a test wants to know of all of them.
+Always true: whatever a test does, `Cluster.close` leaves no process and no mount, and tells of
+every warning that the test did not announce.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from leftovers import clear, describe, mounts_below, processes_below
+from ports import free_port
+from sql_process import IMPORT_PATH, SqlProcess
+from waiting import eventually
+
 from litemq import config as configuration
 from litemq.log import log_path
 from litemq.transport import messages as m
@@ -27,9 +32,6 @@ from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender
 from litemq.txlog.checksums import EMPTY, read_page_checksums
 from litemq.txlog.position import Position, parse
-from ports import free_port
-from sql_process import IMPORT_PATH, SqlProcess
-from waiting import eventually
 
 START_S = 20.0
 STOP_S = 20.0

@@ -1,7 +1,7 @@
 """Free port triples on the loopback interface, also when several test runs share the machine.
 
-Below the ephemeral range, so that no connection takes one by chance; a lock file per triple keeps runs apart, and is
-free again when the run that holds it ends, however it ends.
+Below the ephemeral range, so that no connection takes one by chance; a lock file per triple keeps
+runs apart, and is free again when the run that holds it ends, however it ends.
 """
 
 from __future__ import annotations

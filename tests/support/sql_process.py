@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from leftovers import make_run_directory
 
 import litemq
-from leftovers import make_run_directory
 
 ANSWER_S = 60.0
 _SERVER = Path(__file__).with_name("sql_server.py")
@@ -61,7 +62,7 @@ class SqlProcess:
         self._requests.flush()
 
     def finish(self, *, timeout_s: float = ANSWER_S) -> Any:
-        """The answer to the oldest open request. Raises SqlError; AssertionError when none comes."""
+        """The answer to the oldest open request. Raises SqlError, or AssertionError if none comes."""
         answer = json.loads(self._line(timeout_s))
         if "error" in answer:
             raise SqlError(answer["error"], answer["message"])
@@ -121,7 +122,7 @@ class SqlProcess:
             self._process.wait(10)
         self._answers.close()
 
-    def __enter__(self) -> SqlProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,8 @@
-"""A program that runs SQL, and looks at files, for a test: requests and answers are JSON lines on its pipes.
+"""A program that runs SQL and looks at files for a test: JSON lines in, JSON lines out.
 
-It is what an application is: a process of its own with the standard sqlite3 module, that knows nothing of LiteMQ. A
-test never opens a file of a mount itself, since POSIX locks belong to processes and a mount may hang.
+It is what an application is: a process of its own with the standard sqlite3 module, that knows
+nothing of LiteMQ. A test never opens a file of a mount itself, since POSIX locks belong to
+processes and a mount may hang.
 Always true: one answer for one request, in their order; it ends when its input does.
 """
 
@@ -65,7 +66,7 @@ class Server:
         return times
 
     def image(self) -> dict[str, Any]:
-        """What the committed database is, page by page: LTX checksums, and digests without SQLite's bookkeeping."""
+        """The committed pages: LTX checksums, and digests without what is each copy's own."""
         from litemq.txlog.checksums import lock_page, page_checksum
 
         assert self.db is not None
