@@ -2,8 +2,9 @@
 
 Owns: the directory under a mount. Never reads or stats anything inside a mount, which could wait
 for the very process that serves it: what is mounted is read from /proc/self/mountinfo.
-Always true: a prepared mount point is an empty directory of mode 0555, so nothing can be written
-under the mount by mistake while it is down.
+Always true: a prepared mount point is an empty directory of mode 0555, and for root, who ignores
+modes, a guarded one: an empty read-only file system lies between the directory and the mount. So
+nothing can be written under the mount by mistake while it is down.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from pathlib import Path
 from litemq.errors import ConfigError, StorageError
 
 MODE_UNDER_MOUNT = 0o555
-_MNT_DETACH = 2
+GUARD = "litemq-guard"
+_MNT_FORCE, _MNT_DETACH = 1, 2
+_GUARD_FLAGS = 1 | 2 | 4 | 8  # MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC
 _UNMOUNT_TIMEOUT_S = 10.0
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
@@ -33,6 +36,7 @@ class MountEntry:
     minor: int
     """Of the device: the name of a FUSE connection under /sys/fs/fuse/connections."""
     fs_type: str
+    source: str
 
 
 def find_mount(path: str) -> MountEntry | None:
@@ -44,7 +48,8 @@ def find_mount(path: str) -> MountEntry | None:
         _id, _parent, device, _root, mounted_on, *_ = fields.split(" ")
         if _unescape(mounted_on) == wanted:
             minor = int(device.partition(":")[2])
-            found = MountEntry(wanted, minor, after.partition(" ")[0])
+            fs_type, source, _options = after.split(" ", 2)
+            found = MountEntry(wanted, minor, fs_type, _unescape(source))
     return found
 
 
@@ -66,14 +71,35 @@ def stale_mount(path: str) -> bool:
 
 
 def clean_stale_mount(path: str) -> bool:
-    """Detaches every mount left on this path; whether there was one. Raises StorageError."""
+    """Detaches every mount left on this path, guards included; whether there was one.
+
+    Raises ConfigError for a mount that is alive or somebody else's, StorageError.
+    """
     cleaned = False
-    while is_mounted(path):
-        if not stale_mount(path):
-            raise ConfigError(f"{path}: something is mounted there and alive; unmount it first")
-        _detach(_real(path))
+    while (entry := find_mount(path)) is not None:
+        if entry.source != GUARD:
+            detach_stale_fuse(path)
+        else:
+            _detach(entry.path)
         cleaned = True
     return cleaned
+
+
+def detach_stale_fuse(path: str) -> None:
+    """Detaches what a killed FUSE process left on this path, down to the guard, if there is one."""
+    while (entry := find_mount(path)) is not None and entry.source != GUARD:
+        if not stale_mount(path):
+            raise ConfigError(f"{path}: something is mounted there and alive; unmount it first")
+        _detach(entry.path)
+
+
+def guard(path: str) -> bool:
+    """Puts an empty read-only file system over the directory, if the kernel lets us (root only)."""
+    if os.geteuid() != 0:
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    source, target = GUARD.encode(), os.fsencode(_real(path))
+    return bool(libc.mount(source, target, b"tmpfs", _GUARD_FLAGS, b"size=4k,mode=0555") == 0)
 
 
 def prepare_mountpoint(path: str) -> None:
@@ -101,8 +127,8 @@ def prepare_mountpoint(path: str) -> None:
 def abort(path: str) -> bool:
     """Ends the FUSE session mounted here: every call in it fails, and new ones do, at once.
 
-    For a process that no longer answers. The mount stays, stale. False if there is none, or the
-    kernel does not let us.
+    For a process that no longer answers. The mount stays, stale, or is gone. False if there is no
+    such session, or the kernel does not let us.
     """
     entry = find_mount(path)
     if entry is None or not entry.fs_type.startswith("fuse"):
@@ -110,15 +136,21 @@ def abort(path: str) -> bool:
     try:
         (_CONNECTIONS / str(entry.minor) / "abort").write_text("1")
     except OSError:
-        return False
+        # fusectl is not mounted (containers); a forced unmount aborts, even where it is refused
+        return os.geteuid() == 0 and _umount2(entry.path, _MNT_FORCE) in (0, errno.EBUSY)
     return True
+
+
+def _umount2(path: str, flags: int) -> int:
+    """0 or an errno."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return 0 if libc.umount2(os.fsencode(path), flags) == 0 else ctypes.get_errno()
 
 
 def _detach(path: str) -> None:
     if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
-            number = ctypes.get_errno()
+        number = _umount2(path, _MNT_DETACH)
+        if number:
             raise StorageError(f"{path}: cannot be unmounted: {os.strerror(number)}", number)
         return
     program = shutil.which("fusermount3")

@@ -254,3 +254,24 @@ def test_fuse_lock_when_released_and_taken_again_then_the_waiter_is_not_resumed(
 
     loop.run(main())
     assert log == list("aaabbb")
+
+
+def test_nursery_when_a_child_finds_nothing_to_read_then_it_starts_again(loop):
+    """A FUSE request can vanish before it is read; any other error ends the loop."""
+    outcomes = [BlockingIOError(), BlockingIOError(), None, OSError("gone")]
+    calls = []
+
+    async def worker(name):
+        calls.append(name)
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+
+    async def main():
+        async with Trio(loop).open_nursery() as nursery:
+            nursery.start_soon(worker, "w", name="worker")
+        return len(calls)
+
+    assert loop.run(main()) == 3
+    with pytest.raises(OSError, match="gone"):
+        loop.run(main())
