@@ -1,26 +1,331 @@
-"""The `litemq` command."""
+"""The `litemq` command: options, printing, exit codes.
+
+Never does the work itself: that is done in `actors/` and `bench/`, which are imported by the command that needs them. Always
+true: what goes wrong on purpose is one line on stderr that begins with `litemq:`, and the exit code of its error.
+"""
+
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from litemq import config as configuration
-from litemq.errors import LiteMQError
+from litemq.config import Config
+from litemq.errors import ConfigError, LiteMQError
+
+if TYPE_CHECKING:
+    from litemq.transport import messages as m
+
+EXIT_DIFFERS = 1
+EXIT_NOT_READY = 3
+EXIT_INTERRUPTED = 130
+
+_HELP: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "terminal_width": 100,
+}
 
 
-@click.group()
-def main() -> None:
-    """SQLite, replicated."""
+@click.group(context_settings=_HELP, no_args_is_help=False, invoke_without_command=True)
+@click.pass_context
+def litemq(context: click.Context) -> None:
+    """SQLite, replicated: a directory whose databases reach every replica, whole and in order.
 
-@main.command(context_settings={"ignore_unknown_options": True})
-@click.option("--config", "path", required=True)
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def up(path: str, command: tuple[str, ...]) -> None:
+    \b
+    Every command that speaks of a node takes its file:
+      litemq up --config a.toml
+      litemq status --config a.toml
+
+    Exit codes: 0 done, 1 it failed or something differs, 2 usage or configuration, 3 up but not ready, 4 not running.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def with_config(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option that names the node's file; the command gets the checked configuration."""
+
+    @click.option(
+        "--config", "file", required=True, metavar="FILE", help="The node's configuration file."
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, file: str, **options: Any) -> Any:
+        return command(configuration.load(file), *args, **options)
+
+    return wrapped
+
+
+@contextlib.contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr if that is a terminal; otherwise nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr, width=0) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos)
+
+        yield show
+
+
+# --- a node
+
+
+@litemq.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@with_config
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARGS]...]")
+def up(config: Config, command: tuple[str, ...]) -> int:
+    """Run a node in the foreground.
+
+    Mounts the directory, captures or applies, streams. SIGINT and SIGTERM drain the node: what is committed reaches the
+    log and the connected replicas; then it unmounts and exits with 0.
+
+    With a command, that is started when the node is ready and gets the signals; the node ends with it and with its exit
+    code.
+
+    \b
+    Examples:
+      litemq up --config a.toml
+      litemq up --config a.toml -- python3 app.py --port 8000
+    """
     from litemq.actors.supervisor import Supervisor
+
+    return Supervisor(config, command).run()
+
+
+@litemq.command()
+@with_config
+@click.option(
+    "--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+def status(config: Config, style: str) -> int:
+    """Show what a node is, has and does.
+
+    Exit code 0 when it is ready, 3 when it is up but not ready, 4 when it is not running.
+
+    \b
+    Examples:
+      litemq status --config a.toml
+      litemq status --config a.toml --format json | jq .databases
+    """
+    from litemq.actors.client import NodeClient
+
+    with NodeClient(config) as client:
+        found = client.status()
+    if style == "json":
+        click.echo(_status_json(found))
+    else:
+        for line in _status_lines(found):
+            click.echo(line)
+    return 0 if found.ready else EXIT_NOT_READY
+
+
+@litemq.command()
+@with_config
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines are written, until Ctrl-C.")
+@click.option("--actor", metavar="NAME", help="Only lines of this actor, such as log_writer.")
+@click.option("--db", "database", metavar="NAME", help="Only lines about this database.")
+@click.option(
+    "--level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="debug",
+    help="Only lines at least as severe.",
+)
+def tail(config: Config, follow: bool, actor: str | None, database: str | None, level: str) -> None:
+    """Print a node's log: readable on a terminal, one JSON object per line otherwise.
+
+    Reads the files, so the node need not run.
+
+    \b
+    Examples:
+      litemq tail --config a.toml -f
+      litemq tail --config a.toml --level warning --db notes.db
+    """
+    from litemq import log, log_tail
+
+    path = log.log_path(config.node.data_dir)
+    if not follow and not path.parent.is_dir():
+        raise LiteMQError(f"{path} is not there: node {config.node.name} has never run")
+    pretty = sys.stdout.isatty()
+    colors = pretty and "NO_COLOR" not in os.environ
+    wanted = log_tail.Filter(actor=actor, database=database, level=level)
+    for record in log_tail.tail(path, follow=follow, wanted=wanted):
+        if pretty:
+            click.echo(log.as_pretty(record, colors=colors), color=colors)
+        else:
+            sys.stdout.buffer.write(log.as_json(record))
+            sys.stdout.buffer.flush()
+
+
+# --- databases
+
+
+@litemq.command()
+@with_config
+@click.option("--ltx", is_flag=True, help="Write LTX files below the directory PATH instead.")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+def export(config: Config, ltx: bool, name: str, path: Path) -> None:
+    """Copy a database out of a running node, while it is being written.
+
+    PATH becomes a plain SQLite file that holds the state of one transaction; what was there is replaced. From any node: a
+    replica exports what its readers see. Writers are not held up.
+
+    With --ltx the directory PATH gets the log as LTX files, which `litestream restore` reads: every transaction when the
+    log reaches back to the first, otherwise a snapshot.
+
+    \b
+    Examples:
+      litemq export --config b.toml notes.db /backup/notes.db
+      litemq export --config b.toml --ltx notes.db /backup/notes
+      litestream restore -o notes.db file:///backup/notes
+    """
+    from litemq.actors import export as exports
+    from litemq.actors.client import NodeClient
+
+    with NodeClient(config) as client, progress(f"exporting {name}") as show:
+        if ltx:
+            count, position = exports.export_history(config, client, name, path, show)
+            text = f"{count} LTX file{'' if count == 1 else 's'}"
+        else:
+            done = exports.export_database(config, client, name, path, show)
+            position, text = done.position, f"{done.pages} pages of {done.page_size} bytes"
+    click.echo(f"{name}: TXID {position.txid}, {text}, to {path}")
+
+
+# --- this program
+
+
+@litemq.command()
+def version() -> None:
+    """Print the version of litemq, and of the SQLite and FUSE bindings it uses."""
+    for package in ("litemq", "sqlean.py", "pyfuse3", "pyzmq"):
+        click.echo(f"{package} {_version_of(package)}")
+
+
+def _version_of(package: str) -> str:
     try:
-        code = Supervisor(configuration.load(path), command).run()
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(not installed as a package)"
+
+
+# --- how status looks
+
+
+def _status_json(status: m.NodeStatus) -> str:
+    import json
+
+    import msgspec
+
+    fields = msgspec.to_builtins(status)
+    keys = ("node", "role", "epoch", "primary", "ready", "databases", "replicas", "actors")
+    return json.dumps({key: fields[key] for key in keys}, indent=2)
+
+
+def _status_lines(status: m.NodeStatus) -> Iterator[str]:
+    ready = "ready" if status.ready else "not ready"
+    yield f"node {status.node}: {status.role}, {ready}, epoch {status.epoch}"
+    yield f"primary: {status.primary}"
+    yield ""
+    yield from table(
+        ["DATABASE", "TXID", "CHECKSUM", "PAGES", "PAGE SIZE", "LAG", "STATE"],
+        [
+            [
+                each.name,
+                str(each.txid),
+                each.checksum,
+                str(each.pages),
+                str(each.page_size),
+                f"{each.lag_ms} ms",
+                each.state,
+            ]
+            for each in status.databases
+        ],
+        right={1, 3, 4, 5},
+    )
+    if status.role == "primary":
+        yield ""
+        yield from table(
+            ["REPLICA", "CONNECTED", "DATABASE", "TXID", "BEHIND"],
+            [
+                [each.node, "yes" if each.connected else "no", *row]
+                for each in status.replicas
+                for row in (
+                    [[one.name, str(one.txid), str(one.lag_txids)] for one in each.databases]
+                    or [["-", "-", "-"]]
+                )
+            ],
+            right={3, 4},
+        )
+    yield ""
+    yield from table(
+        ["ACTOR", "PID", "STATE", "RESTARTS", "RSS"],
+        [
+            [
+                each.name,
+                str(each.pid),
+                each.state,
+                str(each.restarts),
+                f"{each.rss_bytes / (1 << 20):.1f} MiB",
+            ]
+            for each in status.actors
+        ],
+        right={1, 3, 4},
+    )
+
+
+def table(head: list[str], rows: list[list[str]], *, right: set[int]) -> Iterator[str]:
+    """Lines of columns; those in `right` (numbers) end where they should."""
+    if not rows:
+        rows = [["(none)", *[""] * (len(head) - 1)]]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for row in [head, *rows]:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+# --- the program's edge
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = litemq.main(prog_name="litemq", standalone_mode=False)
+        sys.stdout.flush()
     except LiteMQError as error:
-        click.echo(f"litemq: {error}", err=True)
-        sys.exit(error.exit_code)
+        _say(str(error))
+        code = error.exit_code
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "litemq"
+        _say(f"{error.format_message()} Try `{where} --help`.")
+        code = ConfigError.exit_code
+    except click.ClickException as error:
+        _say(error.format_message())
+        code = LiteMQError.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # `litemq tail | head`: nobody reads on; nothing may be flushed into the pipe at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     sys.exit(code)
+
+
+def _say(reason: str) -> None:
+    line = " ".join(reason.split())
+    print(f"litemq: {line}", file=sys.stderr)

@@ -16,16 +16,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pyfuse3
-
 from litemq import log
 from litemq.actors.layout import Layout
 from litemq.config import Config
-from litemq.fs import mount
 from litemq.fs.capture import Commit, DatabaseCapture
 from litemq.fs.files import DatabaseFile, ShmFile, WalFile
 from litemq.fs.operations import Operations
 from litemq.fs.poll_loop import Event, PollLoop
+from litemq.fs.session import Session
 from litemq.fs.tree import Tree
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
@@ -37,7 +35,6 @@ HEARTBEAT_S = 0.25
 SETTLE_S = 0.05
 #: bytes of unacknowledged transactions above which commits wait for the log writer
 OUTSTANDING_BYTES = 32 * 1024 * 1024
-MAX_PARKED = 400
 
 
 @dataclass(slots=True)
@@ -85,15 +82,18 @@ class FuseCapture:
         self.read_only = not primary
         self._closed = False
         self._tree = Tree(self._layout.files, self)
+        self._session = Session(
+            self._loop,
+            str(config.mount.path),
+            name=f"litemq:{config.node.name}",
+            allow_other=config.mount.allow_other,
+        )
 
     # --- life
 
     def run(self) -> int:
         """Serve until SIGTERM; 0 when the mount is gone again."""
         signal.signal(signal.SIGTERM, lambda *_: self._loop.stop())
-        path = str(self._config.mount.path)
-        mount.clean_stale_mount(path)
-        mount.prepare_mountpoint(path)
         self._tree.load()
         self._layout.mounted.touch()
         try:
@@ -109,26 +109,19 @@ class FuseCapture:
         if self._primary:
             self._send(m.CaptureStarted(self._incarnation))
             await self._ready.wait()
-        loop.install()
-        options = set(pyfuse3.default_options) | {f"fsname=litemq:{self._config.node.name}"}
-        if self._config.mount.allow_other:
-            options.add("allow_other")
-        pyfuse3.init(Operations(self._tree, self), str(self._config.mount.path), options)
+        self._session.mount(Operations(self._tree, self))
         self._mounted = True
         self._log.info("mounted", path=str(self._config.mount.path))
         self._alive()
         if not self._primary:
             self._send(m.CaptureStarted(self._incarnation))
-        await pyfuse3.main(max_tasks=MAX_PARKED)
+        await self._session.serve()
         self._log.warning("the mount was taken away", path=str(self._config.mount.path))
 
     def _unmount(self) -> None:
-        if self._mounted:
-            pyfuse3.close(unmount=True)
+        self._session.unmount()
+        if self._mounted or not self._unclean:
             self._layout.mounted.unlink(missing_ok=True)
-        elif not self._unclean:
-            self._layout.mounted.unlink(missing_ok=True)
-        mount.clean_stale_mount(str(self._config.mount.path))
         close_all()
 
     async def _beat(self) -> None:

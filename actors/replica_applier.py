@@ -88,7 +88,7 @@ class ReplicaApplier:
         self._admitted = not config.mount.fuse
         self._transfer = time.time_ns() // 1000
         self._primary = ""
-        self._heard_s = float("-inf")
+        self._heard_s = time.monotonic()
         self._connected = False
         self._targets: dict[str, int] | None = None
         self._ready = False
@@ -165,7 +165,7 @@ class ReplicaApplier:
         if followed.behind_since_s is not None:
             lag_s = time.monotonic() - followed.behind_since_s
         elif not self._connected:
-            lag_s = max(0.0, time.monotonic() - self._heard_s)
+            lag_s = time.monotonic() - self._heard_s
         return m.DatabaseStatus(
             name=database.name,
             txid=database.applied.txid,

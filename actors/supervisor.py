@@ -97,16 +97,27 @@ class Supervisor:
             if self._primary:
                 self._epoch = self._layout.read_epoch() + 1
                 self._layout.write_epoch(self._epoch)
+            self._prepare_mount()
             self._nursery = Nursery.open(f"litemq: nursery {config.node.name}")
             self._serve()
         finally:
             if self._nursery is not None:
                 self._nursery.close()
-                mount.clean_stale_mount(str(config.mount.path))
+                if config.mount.fuse:
+                    mount.clean_stale_mount(str(config.mount.path))
             os.close(lock)
         if self._failure is not None:
             raise self._failure
         return self._exit_code
+
+    def _prepare_mount(self) -> None:
+        path = str(self._config.mount.path)
+        mount.clean_stale_mount(path)
+        if self._config.mount.fuse:
+            mount.prepare_mountpoint(path)
+            mount.guard(path)
+        else:
+            self._config.mount.path.mkdir(mode=0o755, exist_ok=True)
 
     def _take_lock(self) -> int:
         directory = self._config.node.data_dir

@@ -179,6 +179,8 @@ class WalTail:
         return parse_index_header(os.pread(self._index_fd, INDEX_HEADER_BYTES, 0))
 
     def _read_header(self) -> WalHeader | None:
+        if self._fd < 0:
+            return None
         try:
             return parse_wal_header(os.pread(self._fd, WAL_HEADER_BYTES, 0))
         except FormatError:

@@ -62,7 +62,7 @@ class SqlProcess:
         self._requests.flush()
 
     def finish(self, *, timeout_s: float = ANSWER_S) -> Any:
-        """The answer to the oldest open request. Raises SqlError, or AssertionError if none comes."""
+        """The answer to the oldest open request; SqlError, or AssertionError if none comes."""
         answer = json.loads(self._line(timeout_s))
         if "error" in answer:
             raise SqlError(answer["error"], answer["message"])
