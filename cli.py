@@ -1,7 +1,8 @@
 """The `litemq` command: options, printing, exit codes.
 
-Never does the work itself: that is done in `actors/` and `bench/`, which are imported by the command that needs them. Always
-true: what goes wrong on purpose is one line on stderr that begins with `litemq:`, and the exit code of its error.
+Never does the work itself: that is done in `actors/` and `bench/`, which are imported by the
+command that needs them. Always true: what goes wrong on purpose is one line on stderr that begins
+with `litemq:`, and the exit code of its error.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def litemq(context: click.Context) -> None:
       litemq up --config a.toml
       litemq status --config a.toml
 
-    Exit codes: 0 done, 1 it failed or something differs, 2 usage or configuration, 3 up but not ready, 4 not running.
+    Exit codes: 0 done, 1 it failed or something differs, 2 usage or configuration, 3 up but not
+    ready, 4 not running.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -88,11 +90,11 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
 def up(config: Config, command: tuple[str, ...]) -> int:
     """Run a node in the foreground.
 
-    Mounts the directory, captures or applies, streams. SIGINT and SIGTERM drain the node: what is committed reaches the
-    log and the connected replicas; then it unmounts and exits with 0.
+    Mounts the directory, captures or applies, streams. SIGINT and SIGTERM drain the node: what is
+    committed reaches the log and the connected replicas; then it unmounts and exits with 0.
 
-    With a command, that is started when the node is ready and gets the signals; the node ends with it and with its exit
-    code.
+    With a command, that is started when the node is ready and gets the signals; the node ends with
+    it and with its exit code.
 
     \b
     Examples:
@@ -179,11 +181,11 @@ def tail(config: Config, follow: bool, actor: str | None, database: str | None, 
 def export(config: Config, ltx: bool, name: str, path: Path) -> None:
     """Copy a database out of a running node, while it is being written.
 
-    PATH becomes a plain SQLite file that holds the state of one transaction; what was there is replaced. From any node: a
-    replica exports what its readers see. Writers are not held up.
+    PATH becomes a plain SQLite file that holds the state of one transaction; what was there is
+    replaced. From any node: a replica exports what its readers see. Writers are not held up.
 
-    With --ltx the directory PATH gets the log as LTX files, which `litestream restore` reads: every transaction when the
-    log reaches back to the first, otherwise a snapshot.
+    With --ltx the directory PATH gets the log as LTX files, which `litestream restore` reads: every
+    transaction when the log reaches back to the first, otherwise a snapshot.
 
     \b
     Examples:
