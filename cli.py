@@ -206,6 +206,78 @@ def export(config: Config, ltx: bool, name: str, path: Path) -> None:
     click.echo(f"{name}: TXID {position.txid}, {text}, to {path}")
 
 
+# --- a cluster on this machine
+
+
+@litemq.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop by itself after so many seconds; without it, at Ctrl-C.",
+)
+def demo(seconds: float | None) -> int:
+    """Run one primary and two replicas here, with a program that writes, and show them at work.
+
+    Everything lives in a temporary directory and is gone afterwards. Exit code 0 when all nodes
+    ended equal: same TXID, same checksum, same rows.
+
+    \b
+    Examples:
+      litemq demo
+      litemq demo --seconds 10
+    """
+    from litemq.bench.demo import Demo, Row
+
+    live = sys.stdout.isatty()
+    drawn = 0
+
+    def lines(rows: list[Row], rate: float | None) -> Iterator[str]:
+        yield from table(
+            ["NODE", "ROLE", "TXID", "CHECKSUM", "LAG", "ROWS"],
+            [
+                [
+                    each.node,
+                    each.role,
+                    str(each.txid),
+                    each.checksum,
+                    f"{each.lag_ms} ms",
+                    str(each.rows),
+                ]
+                for each in rows
+            ],
+            right={2, 4, 5},
+        )
+        if rate is not None:
+            yield f"{rate:.0f} rows a second; Ctrl-C stops"
+
+    def show(rows: list[Row], rate: float) -> None:
+        nonlocal drawn
+        if live:
+            drawn = redraw(list(lines(rows, rate)), drawn)
+            return
+        nodes = ", ".join(
+            f"{each.node} TXID {each.txid} lag {each.lag_ms} ms rows {each.rows}" for each in rows
+        )
+        click.echo(f"{nodes}; {rate:.0f} rows/s")
+
+    outcome = Demo(seconds=seconds, say=click.echo, show=show).run()
+    for line in lines(outcome.rows, None):
+        click.echo(line)
+    if outcome.equal:
+        click.echo("all nodes are equal")
+        return 0
+    raise LiteMQError("the nodes did not end equal")
+
+
+def redraw(lines: list[str], drawn: int) -> int:
+    """Write the lines over the `drawn` lines above the cursor; how many there are now."""
+    if drawn:
+        click.echo(f"\x1b[{drawn}A", nl=False)
+    for line in lines:
+        click.echo(f"\x1b[2K{line}")
+    return len(lines)
+
+
 # --- this program
 
 
