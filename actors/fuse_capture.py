@@ -80,6 +80,7 @@ class FuseCapture:
         #: a stalled log, a drain; what the gatekeeper's protocol calls for
         self.refuse_errno = 0
         self.read_only = not primary
+        self.capturing = primary
         self._closed = False
         self._tree = Tree(self._layout.files, self)
         self._session = Session(

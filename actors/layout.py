@@ -5,6 +5,7 @@ databases/NAME/        log, page checksums, state                 the owner of t
 databases/NAME/position what `NAME-pos` shows                     the owner of the log
 log/                   the structured log                         every actor
 epoch                  the highest epoch this node has seen       supervisor, owner of the log
+damaged/               logs that could not be read, set aside     the owner of the log
 lock                   held as long as the node runs              supervisor
 mounted                exists while the mount is in use           fuse capture
 """
@@ -34,6 +35,10 @@ class Layout:
     @property
     def databases(self) -> Path:
         return self.data_dir / "databases"
+
+    @property
+    def damaged(self) -> Path:
+        return self.data_dir / "damaged"
 
     @property
     def lock(self) -> Path:

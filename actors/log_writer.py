@@ -138,6 +138,15 @@ class LogWriter:
     # --- messages
 
     def _handle(self, message: m.Message, payload: list[bytes]) -> None:
+        try:
+            self._dispatch(message, payload)
+        except StorageError as error:
+            # A log that can't even be opened. The mount keeps what it has handed over: start over.
+            self._stall(error)
+            self._synced = False
+            self._reactor.later(STALLED_RETRY_S, self._ask_for_resync)
+
+    def _dispatch(self, message: m.Message, payload: list[bytes]) -> None:
         match message:
             case m.CaptureStarted():
                 self._ask_for_resync()
@@ -158,8 +167,10 @@ class LogWriter:
             case m.ShmOpened(database=name) if self._synced:
                 self._open_shm(self._track(name))
             case m.ShmRemoved(database=name) if self._synced:
-                if (tail := self._track(name).wal) is not None:
-                    tail.close_index()
+                tracked = self._track(name)
+                tracked.shm_serial += 1
+                if tracked.wal is not None:
+                    tracked.wal.close_index()
             case m.WalRemoved(database=name) if self._synced:
                 self._close_wal(self._track(name))
             case m.WalRewritten(database=name) if self._synced:
@@ -184,6 +195,7 @@ class LogWriter:
         self._mounted = message.mounted
         self._incarnation = message.incarnation
         for tracked in self._tracked.values():
+            tracked.shm_serial += 1
             self._close_wal(tracked)
         if not message.mounted:
             self._recover(unclean=message.unclean)
@@ -191,6 +203,8 @@ class LogWriter:
             self._open_wal(self._track(name))
         if message.mounted:
             self._rejoin(message)
+        for number in self._barriers:
+            self._to_fuse.send(m.EchoCapture(number))
         self._after_flush.append((None, self._report_ready))
 
     def _report_ready(self, errno: int) -> None:
@@ -287,10 +301,15 @@ class LogWriter:
         The directory may be held by a call that waits for us.
         """
         path = f"{application_file(self._config, tracked.name)}-shm"
+        tracked.shm_serial += 1
+        serial = tracked.shm_serial
 
         def opened(fd: int | None) -> None:
             tail = tracked.wal
             if fd is None:
+                return
+            if serial != tracked.shm_serial:
+                _close(fd)
                 return
             if tail is None:
                 tail = tracked.wal = WalTail(
@@ -433,7 +452,7 @@ class LogWriter:
             tracked.opening = False
             if tracked.comparing is None:
                 if fd is not None:
-                    os.close(fd)
+                    _close(fd)
                 return
             if fd is None:
                 tracked.comparing = None  # unlinked meanwhile
@@ -441,7 +460,7 @@ class LogWriter:
             try:
                 done = self._compare_locked(tracked, fd)
             finally:
-                os.close(fd)  # an OFD lock goes with its descriptor
+                _close(fd)  # an OFD lock goes with its descriptor
             if not done:
                 self._reactor.later(SHARED_LOCK_RETRY_S, lambda: self._try_compare(tracked))
 
@@ -594,6 +613,8 @@ class LogWriter:
     def _retry(self) -> None:
         if self._stalled_errno:
             self._flush()
+        if self._stalled_errno and self._synced and not self._dirty:
+            self._unstall()
         if self._stalled_errno:
             self._to_fuse.send(m.LogStalled(self._stalled_errno))
             self._reactor.later(STALLED_RETRY_S, self._retry)
@@ -652,6 +673,12 @@ class LogWriter:
             reply.close()
 
         self._after_flush.append((None, answer))
+
+
+def _close(fd: int) -> None:
+    """Close a descriptor of the mount; ENOTCONN when the mount has died."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 def _now_ms() -> int:

@@ -55,7 +55,7 @@ class _Followed:
         self.primary_head: m.Head | None = None
         self.behind_since_s: float | None = None
         self.retry_s = 0.0
-        self.needs_repair = not database.log.trusted
+        self.needs_repair = not database.log.trusted or database.unknown
         self.state = "ok"
 
     def drop_repair(self) -> None:
@@ -540,7 +540,7 @@ class ReplicaApplier:
             return False
         except (StorageError, OSError) as error:
             if followed.state != "failing":
-                self._log.error("can't apply", db=database.name, reason=str(error))
+                self._log.warning("can't apply", db=database.name, reason=str(error))
             followed.state = "failing"
             database.close_writer()
             self._retry(followed, FAILED_RETRY_S)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from litemq.actors.damaged_log import open_log
 from litemq.actors.layout import Layout, PositionFile
 from litemq.errors import NotADatabaseError
 from litemq.fs.dbpage import BusyError, PageReader, PageWriter
@@ -26,7 +27,6 @@ from litemq.txlog.epochs import EpochTable
 from litemq.txlog.ltx import Transaction
 from litemq.txlog.position import ZERO, Position
 from litemq.txlog.segment_reader import SegmentReader
-from litemq.txlog.store import DatabaseLog
 
 #: what one SQLite transaction takes in at most, and what waits in memory (bytes of page images)
 BATCH_BYTES = 16 * 1024 * 1024
@@ -55,7 +55,7 @@ class ReplicaDatabase:
         self.name = name
         self.path = path
         self.directory = layout.database(name)
-        self.log = DatabaseLog.open(self.directory, segment_bytes=segment_bytes, node_id=0)
+        self.log = open_log(layout, name, segment_bytes)
         self.applied: Position = self.log.state.applied
         self.timestamp_ms = 0
         self._position = PositionFile(layout.position(name))
@@ -69,6 +69,11 @@ class ReplicaDatabase:
         self._fingerprint = _fingerprint(path)
         self.unsynced = False
         self.show()
+
+    @property
+    def unknown(self) -> bool:
+        """Whether there is a file of which the log knows nothing."""
+        return not self.log.n_pages and os.path.exists(self.path) and os.path.getsize(self.path) > 0
 
     @property
     def caught_up(self) -> bool:

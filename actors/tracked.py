@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from litemq.actors.damaged_log import open_log
 from litemq.actors.layout import Layout, PositionFile
 from litemq.fs.wal_tail import WalTail
 from litemq.transport.messages import Head, WirePosition
@@ -33,11 +34,13 @@ class Tracked:
     look_again: int = 0
     look_scheduled: bool = False
     unsynced: bool = False
+    #: which `-shm` file is the current one: what was opened for an earlier one is not used
+    shm_serial: int = 0
 
     @classmethod
     def open(cls, name: str, layout: Layout, segment_bytes: int) -> Tracked:
         """Open the database's log, making it when there is none."""
-        opened = DatabaseLog.open(layout.database(name), segment_bytes=segment_bytes, node_id=0)
+        opened = open_log(layout, name, segment_bytes)
         return cls(name, opened, PositionFile(layout.position(name)))
 
     @property

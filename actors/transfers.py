@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 import lz4.block
 
+from litemq import log
 from litemq.actors.layout import Layout
 from litemq.actors.replicas import Replica
-from litemq.errors import LiteMQError
+from litemq.errors import CorruptRecordError, LiteMQError
 from litemq.fs.dbpage import BusyError, PageReader
 from litemq.transport import messages as m
 from litemq.txlog import ltx
@@ -148,34 +149,32 @@ class RecordTransfer(Transfer):
             return False
         reason = self._why_repair(head)
         if reason is not None:
-            self.finished = True
-            self.replica.send(m.RepairNeeded(self.number, self.database, reason))
-            return False
+            return self._need_repair(reason)
         if self._next > head.position.txid:
             self.finished = self._send_records([], self._next, last=True)
             return False
         try:
             records = self._source.records(self.database).read(self._next, CHUNK_BYTES, MAX_RECORDS)
         except TooOldError:
-            self.finished = True
-            self.replica.send(
-                m.RepairNeeded(
-                    self.number, self.database, "the log no longer reaches back that far"
-                )
-            )
-            return False
+            return self._need_repair("the log no longer reaches back that far")
+        except CorruptRecordError as error:
+            log.get().warning("the log is damaged", db=self.database, reason=str(error))
+            return self._need_repair("the log is damaged")
         if not records:
             raise LiteMQError(f"TXID {self._next} is missing from the log of {self.database}")
         if self._checksum is not None and ltx.peek(records[0]).pre_checksum != self._checksum:
-            self.finished = True
-            self.replica.send(m.RepairNeeded(self.number, self.database, "the histories differ"))
-            return False
+            return self._need_repair("the histories differ")
         self._checksum = None
         last = self._next + len(records) > head.position.txid
         if self._send_records(records, self._next, last=last):
             self._next += len(records)
             self.finished = last
         return not self.finished and not self.busy and self._credit > 0
+
+    def _need_repair(self, reason: str) -> bool:
+        self.finished = True
+        self.replica.send(m.RepairNeeded(self.number, self.database, reason))
+        return False
 
     def _why_repair(self, head: m.Head) -> str | None:
         if self._checksum is None:

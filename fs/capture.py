@@ -158,6 +158,10 @@ class Gatekeeper(Protocol):
     def read_only(self) -> bool:
         """Whether only the admitted process may write (a replica)."""
 
+    @property
+    def capturing(self) -> bool:
+        """Whether changes are captured at all (not on a replica)."""
+
     def admitted(self, pid: int) -> bool:
         """Whether this thread belongs to the process that may write on a replica."""
 

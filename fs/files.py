@@ -122,9 +122,11 @@ class DatabaseFile(File):
 
     async def write(self, offset: int, data: bytes) -> int:
         capture = self.capture
-        errno = self.gatekeeper.refuse_errno
-        if errno:
-            raise OSError(errno, os.strerror(errno))
+        gatekeeper = self.gatekeeper
+        if gatekeeper.refuse_errno:
+            self.check_writable()
+        if not gatekeeper.capturing:
+            return os.pwrite(self.fd, data, offset)
         if capture.wal_end:
             # A checkpoint: once it is done the WAL may start over, so what it copies must be in the
             # log.
@@ -143,7 +145,7 @@ class DatabaseFile(File):
         if capture.wal_end and size:
             if capture.uncaptured:
                 await self.gatekeeper.wal_gate(capture)
-        elif not capture.journal_active:
+        elif not capture.journal_active and self.gatekeeper.capturing:
             capture.everything = True
             self._unexplained_change()
         self._resize(size)
@@ -227,7 +229,7 @@ class JournalFile(File):
     def _take(self) -> Commit | None:
         # Read before the journal ends, handed over after: should this process die in between, the
         # journal or the scan of the next start tells what happened.
-        if not self.capture.changed:
+        if not self.capture.changed or not self.gatekeeper.capturing:
             return None
         try:
             fd = os.open(self.database_path, os.O_RDONLY | os.O_CLOEXEC)
@@ -264,9 +266,8 @@ class WalFile(File):
         self.gatekeeper.wal_opened(self.capture.name)
 
     async def write(self, offset: int, data: bytes) -> int:
-        errno = self.gatekeeper.refuse_errno
-        if errno:
-            raise OSError(errno, os.strerror(errno))
+        if self.gatekeeper.refuse_errno:
+            self.check_writable()
         capture = self.capture
         if offset == 0 and capture.wal_end > capture.captured_end:
             await self.gatekeeper.wal_gate(capture)

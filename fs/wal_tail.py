@@ -7,6 +7,7 @@ only along an unbroken chain of checksums.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 
@@ -76,12 +77,17 @@ class WalTail:
         self._running: tuple[int, int] | None = None
 
     def open(self) -> bool:
-        """Open the file that bears the name now; False if there is none."""
-        self._close_file()
+        """Open the file that bears the name now, if it is not open; False if there is none."""
         try:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
+            self._close_file()
             return False
+        if self._fd >= 0 and os.path.samestat(os.fstat(fd), os.fstat(self._fd)):
+            os.close(fd)
+            return True
+        self._close_file()
+        self._fd = fd
         return True
 
     def use_index(self, fd: int) -> None:
@@ -156,7 +162,8 @@ class WalTail:
 
     def close_index(self) -> None:
         if self._index_fd >= 0:
-            os.close(self._index_fd)
+            with contextlib.suppress(OSError):  # ENOTCONN when the mount has died
+                os.close(self._index_fd)
             self._index_fd = -1
 
     def close(self) -> None:
