@@ -28,6 +28,7 @@ from litemq.config_rules import (
     PORTS_PER_NODE,
     WILDCARD,
     AbsolutePath,
+    Affinity,
     Choice,
     Count,
     Duration,
@@ -75,6 +76,14 @@ class MountConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab
         ),
         Flag(),
     ] = False
+    cpu_affinity: Annotated[
+        str,
+        Meta(
+            description="The CPU that the FUSE actor keeps, left alone by the other actors; "
+            "auto: one of two, none of more; off: wherever the scheduler puts them."
+        ),
+        Affinity(),
+    ] = "auto"
 
 
 class StreamConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):

@@ -119,6 +119,18 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
+class Affinity:
+    expects: str = '"auto", "off" or the number of a CPU'
+
+    def read(self, value: object) -> str:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 4096:
+            return str(value)
+        if value in ("auto", "off") or (isinstance(value, str) and re.fullmatch(r"\d{1,4}", value)):
+            return str(value)
+        raise ValueError
+
+
+@dataclass(frozen=True, slots=True)
 class AbsolutePath:
     expects: str = "an absolute path"
 
