@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from litemq import log
 from litemq.actors.layout import Layout
+from litemq.actors.placement import place
 from litemq.config import Config
 from litemq.fs.capture import Commit, DatabaseCapture
 from litemq.fs.files import DatabaseFile, ShmFile, WalFile
@@ -95,6 +96,7 @@ class FuseCapture:
     def run(self) -> int:
         """Serve until SIGTERM; 0 when the mount is gone again."""
         signal.signal(signal.SIGTERM, lambda *_: self._loop.stop())
+        place(self._config, NAME)  # this thread alone: ZeroMQ's stays out of the way
         self._tree.load()
         self._layout.mounted.touch()
         try:
@@ -242,7 +244,7 @@ class FuseCapture:
         if not self._primary:
             return
         number = next(self._gate_ids)
-        await self._hold(number, capture, m.WalGate(number, capture.name))
+        await self._hold(number, capture, m.WalGate(number, capture.name, capture.wal_end))
 
     async def _hold(self, number: int, capture: DatabaseCapture, message: m.Message) -> None:
         event: Event[int] = Event()

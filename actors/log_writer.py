@@ -25,6 +25,7 @@ from litemq.actors.wal_watch import WalWatch
 from litemq.config import Config
 from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.comparison import compare, is_database
+from litemq.fs.journal import is_active
 from litemq.fs.locks import SharedLock
 from litemq.fs.names import Kind, classify
 from litemq.fs.wal_tail import Overlay, WalTail
@@ -266,7 +267,7 @@ class LogWriter:
     def _compare_at_rest(self, tracked: Tracked, tail: WalTail) -> None:
         path = self._layout.files / tracked.name
         journal = f"{path}-journal"
-        if os.path.exists(journal) and os.path.getsize(journal):
+        if _journal_active(journal):
             return  # mid-transaction; when the journal ends, the mount has everything compared
         if os.path.getsize(path) == 0:
             self._drop(tracked)
@@ -349,10 +350,12 @@ class LogWriter:
         tracked.look_scheduled = False
         self._collect(tracked)
 
-    def _take_commits(self, tracked: Tracked, tail: WalTail, *, chain: bool) -> bool:
+    def _take_commits(
+        self, tracked: Tracked, tail: WalTail, *, chain: bool, blank_up_to: int = 0
+    ) -> bool:
         any_taken = False
         try:
-            while commits := tail.collect(chain=chain):
+            while commits := tail.collect(chain=chain, blank_up_to=blank_up_to):
                 for commit in commits:
                     wal = (*commit.salts, commit.offset, commit.size)
                     self._prepare(tracked, commit.pages, commit.n_pages, commit.page_size, wal=wal)
@@ -371,7 +374,8 @@ class LogWriter:
             self._open_wal(tracked)
         tail = tracked.wal
         if tail is not None:
-            self._take_commits(tracked, tail, chain=not tail.has_index)
+            # Whoever checkpoints has committed: also frames that only its own index vouches for.
+            self._take_commits(tracked, tail, chain=not tail.has_index, blank_up_to=message.wal_end)
         captured_end = 0 if tail is None else tail.captured_end
         gate = message.gate
 
@@ -476,7 +480,7 @@ class LogWriter:
         journal = f"{path}-journal"
         if wanted is None or not SharedLock(fd).take():
             return False
-        if os.path.exists(journal) and os.path.getsize(journal):
+        if _journal_active(journal):
             return False
         tail = WalTail(f"{path}-wal", None)
         try:
@@ -679,6 +683,14 @@ def _close(fd: int) -> None:
     """Close a descriptor of the mount; ENOTCONN when the mount has died."""
     with contextlib.suppress(OSError):
         os.close(fd)
+
+
+def _journal_active(path: str) -> bool:
+    try:
+        with open(path, "rb") as journal:
+            return is_active(journal.read(1))
+    except FileNotFoundError:
+        return False
 
 
 def _now_ms() -> int:

@@ -148,6 +148,11 @@ def parse_index_header(data: bytes | memoryview) -> WalIndexHeader | None:
 
 # -- frames
 
+#: A transaction that outgrew the cache and rewrote a page in the log writes its later frames
+#: without salts and checksums, and fills them in when it commits. After a ROLLBACK TO, SQLite
+#: (3.40 and others) forgets some: they stay blank, are in the index, and are read like any other.
+BLANK_SALTS = bytes(8)
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
@@ -162,13 +167,19 @@ class Commit:
 
 
 def read_commits(
-    buf: bytes | bytearray | memoryview, page_size: int, *, first_frame: int, salts: bytes
+    buf: bytes | bytearray | memoryview,
+    page_size: int,
+    *,
+    first_frame: int,
+    salts: bytes,
+    blank: bool = False,
 ) -> list[Commit]:
     """The transactions in `buf`: consecutive whole frames, from number `first_frame` on.
 
     For frames that the index says are committed. Frames after the last commit frame are left
     out. Raises FormatError when a frame has other salts or no page number: then the log was
-    started over after the index was read.
+    started over after the index was read, or SQLite left a frame header blank (BLANK_SALTS);
+    `blank` accepts those.
     """
     size = FRAME_HEADER_BYTES + page_size
     commits: list[Commit] = []
@@ -176,7 +187,7 @@ def read_commits(
     frame = first_frame
     for start in range(0, len(buf) - size + 1, size):
         pgno, n_pages, frame_salts, _c1, _c2 = _unpack_frame(buf, start)
-        if frame_salts != salts or not pgno:
+        if (frame_salts != salts and not (blank and frame_salts == BLANK_SALTS)) or not pgno:
             raise FormatError(f"WAL frame {frame} does not belong to this log")
         pages[pgno] = start + FRAME_HEADER_BYTES
         if n_pages:
@@ -203,12 +214,15 @@ def valid_commits(
     *,
     first_frame: int = 1,
     running: Checksum | None = None,
+    blank_up_to: int = 0,
 ) -> Iterator[ValidCommit]:
     """Walks the chain of checksums, as SQLite's recovery does, and stops where it breaks.
 
     For use without an index (locking_mode=EXCLUSIVE, recovery, before `-shm` exists).
     `read(offset, size)` gives bytes of `-wal`, fewer at its end. `first_frame` above 1 goes with
     the checksum of the commit frame before it. Takes about 70 us for a page of 4 KiB.
+    Blank frame headers (BLANK_SALTS) break the chain for SQLite's recovery, but not for a process
+    that holds the index in its memory: below the offset `blank_up_to`, they are taken as they are.
     """
     s1, s2 = header.checksum if running is None else running
     frame_bytes = FRAME_HEADER_BYTES + header.page_size
@@ -219,12 +233,17 @@ def valid_commits(
         n_frames = len(buf) // frame_bytes
         for start in range(0, n_frames * frame_bytes, frame_bytes):
             pgno, n_pages, salts, c1, c2 = _unpack_frame(buf, start)
-            if salts != header.salts or not pgno:
+            if not pgno:
                 return
             data = buf[start + FRAME_HEADER_BYTES : start + frame_bytes]
-            s1, s2 = checksum(buf[start : start + 8], s1, s2, big_endian=header.big_endian)
-            s1, s2 = checksum(data, s1, s2, big_endian=header.big_endian)
-            if (s1, s2) != (c1, c2):
+            if salts == header.salts:
+                s1, s2 = checksum(buf[start : start + 8], s1, s2, big_endian=header.big_endian)
+                s1, s2 = checksum(data, s1, s2, big_endian=header.big_endian)
+                if (s1, s2) != (c1, c2):
+                    return
+            elif salts == BLANK_SALTS and frame_offset(frame, header.page_size) < blank_up_to:
+                s1, s2 = c1, c2  # what SQLite goes on from, too
+            else:
                 return
             pages[pgno] = data
             if n_pages:

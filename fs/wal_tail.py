@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from litemq.errors import FormatError
 from litemq.fs.wal import (
+    BLANK_SALTS,
     FRAME_HEADER_BYTES,
     INDEX_HEADER_BYTES,
     WAL_HEADER_BYTES,
@@ -124,17 +125,18 @@ class WalTail:
             return False
         # After a restart of the WAL, frames of the generation before lie behind the new ones.
         salts = os.pread(self._fd, 8, self.captured_end + 8)
-        return salts == self._header.salts or self._generation_changed()
+        return salts in (self._header.salts, BLANK_SALTS) or self._generation_changed()
 
-    def collect(self, *, chain: bool) -> list[WalCommit]:
+    def collect(self, *, chain: bool, blank_up_to: int = 0) -> list[WalCommit]:
         """The next committed transactions, some at a time; [] when there are no more.
 
-        `chain`: go by the checksums, where there is no index. Raises OSError.
+        `chain`: go by the checksums, where there is no index. `blank_up_to`: see `valid_commits`.
+        Raises OSError.
         """
         if self._fd < 0:
             return []
         if chain:
-            return self._collect_chain()
+            return self._collect_chain(blank_up_to)
         index = self._index()
         if index is None or not self._enter(index.salts):
             return []
@@ -239,7 +241,11 @@ class WalTail:
             try:
                 found = read_commits(raw, header.page_size, first_frame=first, salts=header.salts)
             except FormatError:
-                return []  # the WAL has started over since the index was read; the gate saw to it
+                if self._generation_changed():
+                    return []  # started over since the index was read; the gate saw to it
+                found = read_commits(
+                    raw, header.page_size, first_frame=first, salts=header.salts, blank=True
+                )
             if found or want >= frames:
                 break
             want = min(frames, want * 8)
@@ -254,7 +260,7 @@ class WalTail:
         self._running = None
         return commits
 
-    def _collect_chain(self) -> list[WalCommit]:
+    def _collect_chain(self, blank_up_to: int) -> list[WalCommit]:
         if not self._enter(None):
             return []
         assert self._header is not None
@@ -265,7 +271,11 @@ class WalTail:
         commits: list[WalCommit] = []
         taken_bytes = 0
         for commit in valid_commits(
-            self._read, self._header, first_frame=self._taken + 1, running=running
+            self._read,
+            self._header,
+            first_frame=self._taken + 1,
+            running=running,
+            blank_up_to=blank_up_to,
         ):
             pages = [page for page in commit.pages.items() if page[0] <= commit.n_pages]
             commits.append(self._taken_up_to(commit.end_frame, pages, commit.n_pages))

@@ -104,10 +104,14 @@ class CommitFile(Message, frozen=True):
 
 
 class WalGate(Message, frozen=True):
-    """A call that could destroy WAL frames waits until everything published has been captured."""
+    """A call that could destroy WAL frames waits until everything published has been captured.
+
+    `wal_end`: bytes that were written to this generation of the WAL.
+    """
 
     gate: U64
     database: Name
+    wal_end: U64
 
 
 class WalOpened(Message, frozen=True):

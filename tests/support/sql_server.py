@@ -70,7 +70,10 @@ class Server:
         from litemq.txlog.checksums import lock_page, page_checksum
 
         assert self.db is not None
+        self.db.execute("BEGIN")
+        self.db.execute("SELECT count(*) FROM sqlite_master").fetchall()  # says what is wrong
         data = self.db.serialize()
+        self.db.execute("COMMIT")
         if not data:
             return {"page_size": 0, "checksums": [], "digests": []}
         (size,) = self.db.execute("PRAGMA page_size").fetchone()
