@@ -5,14 +5,13 @@ In this order, for all of them.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 
 from setproctitle import setproctitle
 
 from litemq import log
-from litemq.actors.placement import cpus_for
+from litemq.actors.placement import FUSE_ACTOR, place
 from litemq.config import Config
 from litemq.errors import LiteMQError
 
@@ -26,9 +25,8 @@ def run_child(config: Config, actor: str, work: Callable[[], int]) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     setproctitle(f"litemq: {actor} {config.node.name}")
-    allowed = os.sched_getaffinity(0)
-    setting = config.mount.cpu_affinity if config.mount.fuse else "off"
-    os.sched_setaffinity(0, cpus_for(actor, setting, allowed, primary=config.is_primary))
+    # The FUSE actor takes its CPU later, for one thread: its others stay with the rest of the node.
+    place(config, actor if actor != FUSE_ACTOR else "")
     log.configure(config.log, config.node.data_dir, config.node.name, actor, stderr=True)
     try:
         return work()

@@ -1,4 +1,4 @@
-"""Which CPUs an actor runs on. Pure; the child applies it.
+"""Which CPUs an actor runs on. Decided purely, applied to one thread.
 
 A call into the mount wakes the FUSE actor and waits for it. On one CPU that costs half of what it
 costs across two, as long as nobody else keeps that CPU busy: so the FUSE actor of a primary has a
@@ -8,7 +8,10 @@ application. Measured with two CPUs only; with more, `auto` leaves everything to
 
 from __future__ import annotations
 
+import os
 from collections.abc import Set as AbstractSet
+
+from litemq.config import Config
 
 FUSE_ACTOR = "fuse_capture"
 MEASURED_CPUS = 2
@@ -31,3 +34,10 @@ def cpus_for(
         if chosen not in allowed:
             return allowed
     return {chosen} if actor == FUSE_ACTOR else allowed - {chosen}
+
+
+def place(config: Config, actor: str) -> None:
+    """Put the calling thread, and those it starts from now on, on the CPUs of `actor`."""
+    setting = config.mount.cpu_affinity if config.mount.fuse else "off"
+    allowed = os.sched_getaffinity(os.getppid())  # the nursery's: nobody has been placed there
+    os.sched_setaffinity(0, cpus_for(actor, setting, allowed, primary=config.is_primary))
