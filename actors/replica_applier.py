@@ -8,6 +8,7 @@ what bears a lower one is refused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -210,14 +211,16 @@ class ReplicaApplier:
                 self._needs_repair(followed, str(error))
 
     def _barrier(self, message: m.Barrier) -> None:
-        names = [message.database] if message.database else list(self._followed)
-        heads = [
-            self._followed[name].database.wire_applied
-            for name in names
-            if name in self._followed and self._followed[name].database.applied.txid
+        asked = [
+            each for name, each in self._followed.items() if message.database in ("", name)
         ]
+        for followed in asked:
+            with contextlib.suppress(LiteMQError):
+                followed.database.save()  # who asks may look at page 1
+        heads = [each.database.wire_applied for each in asked if each.database.applied.txid]
+        primary = [each.primary_head for each in asked if each.primary_head is not None]
         reply = Sender(message.reply_to)
-        reply.send(m.BarrierReached(message.request, heads))
+        reply.send(m.BarrierReached(message.request, heads, primary))
         reply.close()
 
     # --- from the primary

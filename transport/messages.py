@@ -262,10 +262,11 @@ class Barrier(Message, frozen=True):
 
 
 class BarrierReached(Message, frozen=True):
-    """Answer to `Barrier`."""
+    """Answer to `Barrier`. A replica adds the primary's heads, as far as it has heard of them."""
 
     request: U64
     heads: list[Head]
+    primary: list[Head] = []
 
 
 # --- owner of the log -> stream publisher
