@@ -40,9 +40,9 @@ def import_database(
         raise LiteMQError(f"{name!r} can't be the name of a database")
     _require_primary(config, client)
     target = application_file(config, name)
+    if source.exists() and target.exists() and os.path.samefile(source, target):
+        raise LiteMQError(f"{source} is that database itself")
     try:
-        if os.path.exists(target) and os.path.samefile(source, target):
-            raise LiteMQError(f"{source} is that database itself")
         with contextlib.closing(_open_source(source)) as from_db:
             page_size = _check_source(from_db, source)
             with contextlib.closing(_connect(f"file:{quote(str(target))}")) as to_db:

@@ -211,9 +211,7 @@ class ReplicaApplier:
                 self._needs_repair(followed, str(error))
 
     def _barrier(self, message: m.Barrier) -> None:
-        asked = [
-            each for name, each in self._followed.items() if message.database in ("", name)
-        ]
+        asked = [each for name, each in self._followed.items() if message.database in ("", name)]
         for followed in asked:
             with contextlib.suppress(LiteMQError):
                 followed.database.save()  # who asks may look at page 1

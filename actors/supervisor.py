@@ -36,6 +36,8 @@ from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
 
 WATCH_S = 0.25
+LOCK_TRIES = 5
+LOCK_PAUSE_S = 0.02
 #: a step of the shutdown that takes longer is given up
 DRAIN_STEP_S = 5.0
 STOP_S = 5.0
@@ -125,14 +127,16 @@ class Supervisor:
             configuration.check_ports(self._config)
             configuration.prepare_directories(self._config)
         lock = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise ConfigError(
-                f"{self._config.path}: [node] data-dir: {directory} is in use by a running node"
-            ) from None
-        return lock
+        for _ in range(LOCK_TRIES):
+            # commands that look whether a node runs hold the lock for some microseconds
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            time.sleep(LOCK_PAUSE_S)
+        os.close(lock)
+        raise ConfigError(
+            f"{self._config.path}: [node] data-dir: {directory} is in use by a running node"
+        )
 
     def _serve(self) -> None:
         assert self._nursery is not None

@@ -177,7 +177,10 @@ class _Verification:
             return set(numbers)  # another database by now: look once more
         looks = {number: _Look({before[number], now[number]}) for number in numbers}
         sizes = {begin.pages, end.pages}
-        first = max(self._history.first_txid(), begin.position.txid - WINDOW + 1, 1)
+        held = self._history.first_txid()  # 0: none yet, since a repair
+        first = begin.position.txid + 1
+        if held:
+            first = min(first, max(held, begin.position.txid - WINDOW + 1))
         try:
             for transaction in self._history.transactions(first, end.position.txid):
                 header = transaction.header

@@ -273,7 +273,8 @@ class LocalCluster:
         close_all()
         if wrong:
             raise LiteMQError(f"{'; '.join(wrong)} (their files are in {self.directory})")
-        shutil.rmtree(self.directory, ignore_errors=True)
+        for directory in (self.directory, *(node.config.run_dir for node in self.nodes)):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _stop_nodes(self) -> Iterator[tuple[LocalNode, int]]:
         for node in self.nodes:

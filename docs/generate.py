@@ -1,14 +1,20 @@
-"""Writes the generated parts of the documentation anew: the table of configuration keys."""
+"""Writes the generated parts of the documentation anew: configuration keys, command-line help."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import click
+
+from litemq import cli
 from litemq.config import reference
 
+DIRECTORY = Path(__file__).parent
 BEGIN = "<!-- begin: configuration keys, written by `make docs` -->"
 END = "<!-- end: configuration keys -->"
+CLI_BEGIN = "<!-- begin: the command line's own help, written by `make docs` -->"
+CLI_END = "<!-- end: the command line's own help -->"
 
 
 def key_table() -> str:
@@ -21,11 +27,27 @@ def key_table() -> str:
     return "\n".join(rows)
 
 
+def command_help() -> str:
+    """`--help` of the program and of every command, in the order in which they are listed."""
+    top = click.Context(cli.litemq, info_name="litemq", **cli.HELP_SETTINGS)
+    parts = [f"```text\n{top.get_help()}\n```"]
+    for name in cli.litemq.list_commands(top):
+        command = cli.litemq.get_command(top, name)
+        assert command is not None
+        context = click.Context(command, info_name=name, parent=top, **cli.HELP_SETTINGS)
+        parts.append(f"## litemq {name}\n\n```text\n{context.get_help()}\n```")
+    return "\n\n".join(parts)
+
+
+def replaced(text: str, begin: str, end: str, block: str) -> str:
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n{block}\n{end}", text)
+
+
 def main() -> None:
-    page = Path(__file__).with_name("operations.md")
-    text = page.read_text()
-    block = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    page.write_text(block.sub(lambda _: f"{BEGIN}\n{key_table()}\n{END}", text))
+    operations, commands = DIRECTORY / "operations.md", DIRECTORY / "cli.md"
+    operations.write_text(replaced(operations.read_text(), BEGIN, END, key_table()))
+    commands.write_text(replaced(commands.read_text(), CLI_BEGIN, CLI_END, command_help()))
 
 
 if __name__ == "__main__":
