@@ -50,7 +50,11 @@ class _Program(click.Group):
 
 
 @click.group(
-    cls=_Program, context_settings=HELP_SETTINGS, no_args_is_help=False, invoke_without_command=True
+    cls=_Program,
+    context_settings=HELP_SETTINGS,
+    subcommand_metavar="[COMMAND] [ARGS]...",
+    no_args_is_help=False,
+    invoke_without_command=True,
 )
 @click.pass_context
 def litemq(context: click.Context) -> None:

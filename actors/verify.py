@@ -187,17 +187,20 @@ class _Verification:
                 inside = header.max_txid > begin.position.txid
                 if inside:
                     sizes.add(header.commit)
-                for number, data in transaction.pages:
-                    look = looks.get(number)
-                    if look is None:
-                        continue
-                    checksum = page_checksum(number, data)
-                    if inside:
-                        look.later.add(checksum)
-                    else:
-                        look.last = checksum
+                else:
+                    for number, look in looks.items():
+                        if number > header.commit:
+                            look.last = None  # cut off, or dropped with the database
+                for number, image in transaction.pages:
                     if number == 1:
-                        tails.add(bookkeeping(data))
+                        tails.add(bookkeeping(image))
+                    if number not in looks:
+                        continue
+                    checksum = page_checksum(number, image)
+                    if inside:
+                        looks[number].later.add(checksum)
+                    else:
+                        looks[number].last = checksum
         except TooOldError:
             return set(numbers)
         tails |= self._tails()
