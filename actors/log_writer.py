@@ -45,6 +45,8 @@ GROUP_BYTES = 4 * 1024 * 1024
 ACK_S = 0.05
 STALLED_RETRY_S = 0.5
 SHARED_LOCK_RETRY_S = 0.005
+#: when a file in the mount can't be opened yet
+REOPEN_S = 0.001
 
 
 class LogWriter:
@@ -307,10 +309,14 @@ class LogWriter:
 
         def opened(fd: int | None) -> None:
             tail = tracked.wal
-            if fd is None:
-                return
             if serial != tracked.shm_serial:
-                _close(fd)
+                if fd is not None:
+                    _close(fd)
+                return
+            if fd is None:
+                # We heard of it before the kernel did: it still knows that there is no such file.
+                if os.path.exists(f"{self._layout.files / tracked.name}-shm"):
+                    self._reactor.later(REOPEN_S, open_again)
                 return
             if tail is None:
                 tail = tracked.wal = WalTail(
@@ -319,7 +325,11 @@ class LogWriter:
             tail.use_index(fd)
             self._collect(tracked)
 
-        self._helper.open_file(path, opened)
+        def open_again() -> None:
+            if serial == tracked.shm_serial:
+                self._helper.open_file(path, opened)
+
+        open_again()
 
     def _wal_written(self) -> None:
         for name in self._watch.written():
@@ -459,7 +469,10 @@ class LogWriter:
                     _close(fd)
                 return
             if fd is None:
-                tracked.comparing = None  # unlinked meanwhile
+                if os.path.exists(self._layout.files / tracked.name):
+                    self._reactor.later(REOPEN_S, lambda: self._try_compare(tracked))
+                else:
+                    tracked.comparing = None  # unlinked meanwhile
                 return
             try:
                 done = self._compare_locked(tracked, fd)
