@@ -11,6 +11,7 @@ from capabilities import require_fuse
 from leftovers import clear, make_run_directory, mounts_below, sweep_dead_runs
 from nodes import Cluster, Sections
 from ports import release_ports
+from sql_process import SqlProcess
 
 from litemq.transport.sockets import close_all
 
@@ -46,12 +47,20 @@ def _clusters(run_directory: Path) -> Iterator[Callable[..., Cluster]]:
         return cluster.start() if start else cluster
 
     yield make
+    SqlProcess.end_all()
     wrong = [each for cluster in made for each in cluster.close()]
     wrong += [f"still mounted: {path}" for path in mounts_below(directory)]
     clear(directory)
     shutil.rmtree(directory, ignore_errors=True)
     if wrong:
         pytest.fail("\n".join(wrong), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def ended_processes() -> Iterator[None]:
+    """Applications end with their test."""
+    yield
+    SqlProcess.end_all()
 
 
 @pytest.fixture

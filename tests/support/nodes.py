@@ -220,7 +220,7 @@ class Node:
     def hands(self) -> SqlProcess:
         """A process that looks at files of the mount on the test's behalf."""
         if self._hands is None:
-            self._hands = SqlProcess()
+            self._hands = SqlProcess(lasting=True)
         return self._hands
 
     def _let_go(self) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from leftovers import make_run_directory
 
@@ -34,9 +34,18 @@ class SqlError(Exception):
 class SqlProcess:
     """An application with one connection. Requests may be started now and finished later."""
 
+    #: those that a test has to end; `end_all` does if it forgot, or failed
+    alive: ClassVar[list[SqlProcess]] = []
+
     def __init__(
-        self, path: Path | str | None = None, *, timeout_s: float = 10.0, uri: bool = False
+        self,
+        path: Path | str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        uri: bool = False,
+        lasting: bool = False,
     ) -> None:
+        """`lasting`: it is not the test's, and outlives it."""
         environment = os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH") or IMPORT_PATH}
         self._process = subprocess.Popen(
             [sys.executable, str(_SERVER)],
@@ -50,6 +59,8 @@ class SqlProcess:
         self._requests, self._answers = self._process.stdin, self._process.stdout
         self._buffer = b""
         self.pid = self._process.pid
+        if not lasting:
+            SqlProcess.alive.append(self)
         if path is not None:
             self.open(path, timeout_s=timeout_s, uri=uri)
 
@@ -113,6 +124,8 @@ class SqlProcess:
         self.close()
 
     def close(self) -> None:
+        if self in SqlProcess.alive:
+            SqlProcess.alive.remove(self)
         with contextlib.suppress(BrokenPipeError):
             self._requests.close()
         try:
@@ -121,6 +134,12 @@ class SqlProcess:
             self._process.kill()
             self._process.wait(10)
         self._answers.close()
+
+    @classmethod
+    def end_all(cls) -> None:
+        """End what a test left running."""
+        for process in list(cls.alive):
+            process.kill()
 
     def __enter__(self) -> Self:
         return self
