@@ -12,6 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from litemq import log
 from litemq.actors.following import STASH_BYTES, Following, Phase, Step
@@ -58,6 +59,12 @@ class _Followed:
         self.retry_s = 0.0
         self.needs_repair = not database.log.trusted or database.unknown
         self.state = "ok"
+
+    def is_at(self, txid: int) -> bool:
+        """Whether the file is known to show that transaction or a later one."""
+        return (
+            self.database.applied.txid >= txid and self.database.checked and not self.needs_repair
+        )
 
     def drop_repair(self) -> None:
         if self.repair is not None:
@@ -134,9 +141,15 @@ class ReplicaApplier:
                 self._layout,
                 application_file(self._config, name),
                 self._config.retention.segment_bytes,
+                backing=self._backing(name),
             )
             followed = self._followed[name] = _Followed(database)
         return followed
+
+    def _backing(self, name: str) -> Path:
+        return (
+            self._layout.files / name if self._config.mount.fuse else self._config.mount.path / name
+        )
 
     def _admit(self) -> None:
         """Ask the mount to let this process write; again until it answers."""
@@ -271,6 +284,7 @@ class ReplicaApplier:
                 followed.database.log.head, head.position.value, now
             )
             self._take_step(followed, step)
+        self._check_files()
         if message.final:
             self._connected = False
             self._log.info("the primary is leaving", primary=message.node)
@@ -573,7 +587,7 @@ class ReplicaApplier:
         if self._ready or self._targets is None or not self._admitted:
             return
         if all(
-            name in self._followed and self._followed[name].database.applied.txid >= txid
+            name in self._followed and self._followed[name].is_at(txid)
             for name, txid in self._targets.items()
         ):
             self._ready = True
@@ -606,6 +620,11 @@ class ReplicaApplier:
 
     # --- housekeeping
 
+    def _check_files(self) -> None:
+        """After a start: compare what a clean end did not leave just so. Before it is ready."""
+        if not self._ready and not all(each.database.checked for each in self._followed.values()):
+            self._look_around()
+
     def _look_around(self) -> None:
         """Find files that somebody else has changed, and store how far the others are."""
         for followed in self._followed.values():
@@ -616,7 +635,7 @@ class ReplicaApplier:
                     and not followed.needs_repair
                     and followed.following.phase is Phase.LIVE
                     and database.caught_up
-                    and database.touched
+                    and (database.touched or not database.checked)
                 ):
                     self._compare(followed)
                 database.save()
@@ -632,6 +651,9 @@ class ReplicaApplier:
         if differing:
             database.close_writer()
             self._needs_repair(followed, f"{len(differing)} pages were changed by somebody else")
+            return
+        database.checked = True
+        self._look_ready()
 
     def _sync(self) -> None:
         for followed in self._followed.values():

@@ -51,9 +51,13 @@ class _Batch:
 class ReplicaDatabase:
     """The log and the file of one database on a replica."""
 
-    def __init__(self, name: str, layout: Layout, path: Path, segment_bytes: int) -> None:
+    def __init__(
+        self, name: str, layout: Layout, path: Path, segment_bytes: int, *, backing: Path
+    ) -> None:
+        """`path` is where applications see the file, `backing` the file itself."""
         self.name = name
         self.path = path
+        self._backing = backing
         self.directory = layout.database(name)
         self.log = open_log(layout, name, segment_bytes)
         self.applied: Position = self.log.state.applied
@@ -67,6 +71,8 @@ class ReplicaDatabase:
         self._mode_retry_s = 0.0
         self._saved = self.applied
         self._fingerprint = _fingerprint(path)
+        #: whether the file is known to be what this log made it
+        self.checked = not self.log.n_pages or self._left_alone()
         self.unsynced = False
         self.show()
 
@@ -207,10 +213,19 @@ class ReplicaDatabase:
             self.log.save_state()
             self._saved = self.applied
 
+    def _left_alone(self) -> bool:
+        """Whether the file is as a clean end left it; asked once, for it is about to change."""
+        left, self.log.state.fingerprint = self.log.state.fingerprint, ""
+        if left:
+            self.log.save_state()
+        return left == repr(_fingerprint(self._backing))
+
     def close(self, *, clean: bool) -> None:
         self.close_writer()
         with contextlib.suppress(Exception):  # a full disk: what is lost is redone
             self.save()
+            if clean and self.checked:
+                self.log.state.fingerprint = repr(_fingerprint(self._backing))
         self.log.close(clean=clean)
         self._position.close()
 
@@ -268,7 +283,7 @@ class ReplicaDatabase:
         return differing
 
     def seen(self) -> None:
-        """The file as it is now has been looked at."""
+        """The file as it is now is what it should be, or about to be looked at."""
         self._fingerprint = _fingerprint(self.path)
 
     # --- after a repair
@@ -316,6 +331,7 @@ class ReplicaDatabase:
         self._pending = []
         self._pending_bytes = 0
         self.timestamp_ms = head.timestamp_ms
+        self.checked = True
         self.save()
         self.seen()
         self.show()

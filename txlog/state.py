@@ -37,6 +37,7 @@ class State:
     resetting: bool = False  # a reset has begun: every record on disk is void
     applied: Position = ZERO  # replicas: what their database file holds at least
     page1_tail: str = ""  # replicas: hex of the 12 bookkeeping bytes SQLite keeps on page 1
+    fingerprint: str = ""  # replicas: of the database file as a clean end left it
 
     def save(self, directory: Path) -> None:
         """Raises StorageError; then the old file stands."""
@@ -52,6 +53,7 @@ class State:
             "resetting": self.resetting,
             "applied": self.applied.text,
             "page1_tail": self.page1_tail,
+            "fingerprint": self.fingerprint,
         }
         write_atomically(directory / FILE_NAME, json.dumps(document, indent=1).encode() + b"\n")
 
@@ -79,6 +81,7 @@ def load(directory: Path) -> State | None:
             resetting=document["resetting"] is True,
             applied=positions.parse(document["applied"]),
             page1_tail=bytes.fromhex(document["page1_tail"]).hex(),
+            fingerprint=str(document.get("fingerprint", "")),
         )
     except (FormatError, ValueError, TypeError, KeyError) as error:
         raise FormatError(f"{path} is damaged: {error!r}") from error
