@@ -72,6 +72,7 @@ class FuseCapture:
         #: database -> number of the last report of unexplained writes that is not in the log yet
         self._unexplained: dict[str, int] = {}
         self._ready: Event[None] = Event()
+        self._resync_token = ""
         self._mounted = False
         self._unclean = self._layout.mounted.exists()
         self._admitted = 0
@@ -110,7 +111,6 @@ class FuseCapture:
         loop.spawn(self._receive(), "gates")
         loop.spawn(self._beat(), "heartbeat")
         if self._primary:
-            self._send(m.CaptureStarted(self._incarnation))
             await self._ready.wait()
         self._session.mount(Operations(self._tree, self))
         self._mounted = True
@@ -130,6 +130,8 @@ class FuseCapture:
     async def _beat(self) -> None:
         while True:
             self._alive()
+            if self._primary and not self._ready.is_set:
+                self._send(m.CaptureStarted(self._incarnation))
             await self._loop.sleep(HEARTBEAT_S)
 
     def _alive(self) -> None:
@@ -164,8 +166,9 @@ class FuseCapture:
                 self._resync(token)
             case m.EchoCapture(token=number):
                 self._send(m.CaptureEcho(number))
-            case m.CaptureReady(incarnation=incarnation) if incarnation == self._incarnation:
-                self._ready.set()
+            case m.CaptureReady(token=token):
+                if token == self._resync_token:
+                    self._ready.set()
             case m.LogStalled(errno=errno):
                 if not self._closed:
                     self.refuse_errno = errno
@@ -202,6 +205,7 @@ class FuseCapture:
 
     def _resync(self, token: str) -> None:
         """A log writer starts over: tell it how things stand, and everything it may have missed."""
+        self._resync_token = token
         names = self._tree.by_name.values()
         self._send(
             m.ResyncCapture(

@@ -89,6 +89,7 @@ class LogWriter:
         reactor.on_readable(self._helper.fd, self._helper.collect)
         reactor.after_events(self._flush)
         reactor.every(HEARTBEAT_S, self._alive)
+        reactor.every(HEARTBEAT_S, self._ask_again)
         reactor.every(SYNC_S, self._sync)
         reactor.later(RETENTION_S, self._retain)
         reactor.later(ACK_S, self._send_acks)
@@ -151,9 +152,13 @@ class LogWriter:
 
     def _dispatch(self, message: m.Message, payload: list[bytes]) -> None:
         match message:
-            case m.CaptureStarted():
-                self._ask_for_resync()
-            case m.ResyncCapture(token=token) if token == self._token:
+            case m.CaptureStarted(incarnation=incarnation):
+                if incarnation != self._incarnation:
+                    self._incarnation = incarnation
+                    self._ask_for_resync()
+                elif self._mounted and self._synced:
+                    self._to_fuse.send(m.CaptureReady(self._token))
+            case m.ResyncCapture(token=token) if token == self._token and not self._synced:
                 self._resync(message)
             case m.PublisherStarted():
                 self._announce_heads()
@@ -189,9 +194,16 @@ class LogWriter:
                 pass  # from before the resynchronisation; it is sent again
 
     def _ask_for_resync(self) -> None:
+        """Ask the mount to start over with us; again until it answers, for a message may be lost
+        with the process that it was sent to.
+        """
         self._token = secrets.token_hex(8)
         self._synced = False
         self._to_fuse.send(m.LogWriterStarted(self._token))
+
+    def _ask_again(self) -> None:
+        if not self._synced:
+            self._to_fuse.send(m.LogWriterStarted(self._token))
 
     def _resync(self, message: m.ResyncCapture) -> None:
         self._synced = True
@@ -214,11 +226,7 @@ class LogWriter:
         if errno:
             self._after_flush.append((None, self._report_ready))
             return
-        for tracked in self._tracked.values():
-            if not tracked.log.trusted and tracked.comparing is None:
-                with contextlib.suppress(ValueError):
-                    tracked.log.mark_trusted()
-        self._to_fuse.send(m.CaptureReady(self._incarnation))
+        self._to_fuse.send(m.CaptureReady(self._token))
         self._mounted = True
         if not self._ready:
             self._ready = True
@@ -550,7 +558,14 @@ class LogWriter:
             everything=not tracked.log.trusted,
             beat=self._alive,
         )
+        if not tracked.log.trusted:
+            self._after_flush.append((tracked, lambda errno: self._compared(tracked, errno)))
         return self._prepare(tracked, changed.pages, changed.commit, changed.page_size, wal=wal)
+
+    def _compared(self, tracked: Tracked, errno: int) -> None:
+        """The whole database has been compared, and the difference is in the log."""
+        if not errno and not tracked.log.pending_bytes:
+            tracked.log.mark_trusted()
 
     # --- append and tell
 

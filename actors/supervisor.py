@@ -114,12 +114,14 @@ class Supervisor:
 
     def _prepare_mount(self) -> None:
         path = str(self._config.mount.path)
-        mount.clean_stale_mount(path)
-        if self._config.mount.fuse:
+        if not self._config.mount.fuse:
+            mount.clean_stale_mount(path)
+            self._config.mount.path.mkdir(mode=0o755, exist_ok=True)
+            return
+        mount.detach_stale_fuse(path)
+        if not mount.is_mounted(path):  # else a killed node's guard is still there, as it should
             mount.prepare_mountpoint(path)
             mount.guard(path)
-        else:
-            self._config.mount.path.mkdir(mode=0o755, exist_ok=True)
 
     def _take_lock(self) -> int:
         directory = self._config.node.data_dir

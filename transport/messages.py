@@ -61,7 +61,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class CaptureStarted(Message, frozen=True):
-    """The FUSE capture has (re)started: start over with me."""
+    """The FUSE capture has (re)started: start over with me. Repeated until it may mount."""
 
     incarnation: U64
 
@@ -169,7 +169,7 @@ class CaptureEcho(Message, frozen=True):
 
 
 class LogWriterStarted(Message, frozen=True):
-    """The log writer has (re)started and asks for everything outstanding."""
+    """The log writer has (re)started and asks for everything outstanding, until it is answered."""
 
     token: str
 
@@ -177,7 +177,7 @@ class LogWriterStarted(Message, frozen=True):
 class CaptureReady(Message, frozen=True):
     """The log writer has recovered every database: the mount may open."""
 
-    incarnation: U64
+    token: str
 
 
 class EchoCapture(Message, frozen=True):
