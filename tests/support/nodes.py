@@ -380,7 +380,8 @@ class Cluster:
             )
             found = replica.image(database)
             assert found["page_size"] == image["page_size"]
-            assert len(found["digests"]) == len(image["digests"])
+            sizes = len(found["digests"]), len(image["digests"])
+            assert sizes[0] == sizes[1], f"{database} on {replica.name} has {sizes} pages"
             never_written = {
                 number
                 for number, known in enumerate(
