@@ -297,7 +297,7 @@ class FuseCapture:
 
     def wal_rewritten(self, database: str) -> None:
         if self._primary:
-            self._log.warning("WAL frames that were captured have been rewritten", db=database)
+            self._log.info("the WAL has started over without an fsync; comparing", db=database)
             self._send(m.WalRewritten(database))
 
     def shm_opened(self, database: str) -> None:

@@ -26,12 +26,15 @@ class HelperThread:
         self._results: deque[Callable[[], None]] = deque()
         threading.Thread(target=self._work, name="helper", daemon=True).start()
 
-    def open_file(self, path: str, done: Callable[[int | None], None]) -> None:
-        """Open `path` for reading; `done` gets the descriptor, or None when it can't be opened."""
+    def open_file(
+        self, path: str, done: Callable[[int | None], None], *, writing: bool = False
+    ) -> None:
+        """Open `path`; `done` gets the descriptor, or None when it can't be opened."""
+        flags = (os.O_RDWR if writing else os.O_RDONLY) | os.O_CLOEXEC
 
         def job() -> Callable[[], None]:
             try:
-                fd: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                fd: int | None = os.open(path, flags)
             except OSError:
                 fd = None
             return lambda: done(fd)

@@ -266,9 +266,11 @@ class LogWriter:
         try:
             tracked = self._track(name)
             tail = WalTail(f"{path}-wal", tracked.resume_point)
+            forgotten = False
             if tail.open():
                 self._take_commits(tracked, tail, chain=True)
-            if unclean or not tracked.log.trusted or not tracked.log.n_pages:
+                forgotten = tail.forget_what_recovery_forgets()
+            if forgotten or unclean or not tracked.log.trusted or not tracked.log.n_pages:
                 self._compare_at_rest(tracked, tail)
             tail.close()
         except FormatError as error:
@@ -282,7 +284,7 @@ class LogWriter:
         if os.path.getsize(path) == 0:
             self._drop(tracked)
             return
-        if self._log_difference(tracked, overlay=tail.overlay()):
+        if self._log_difference(tracked, overlay=tail.overlay(), wal=tail.position()):
             self._log.warning(
                 "the database had changed without its log; logged as one transaction",
                 db=tracked.name,
@@ -335,7 +337,7 @@ class LogWriter:
 
         def open_again() -> None:
             if serial == tracked.shm_serial:
-                self._helper.open_file(path, opened)
+                self._helper.open_file(path, opened, writing=True)
 
         open_again()
 
@@ -373,13 +375,19 @@ class LogWriter:
     ) -> bool:
         any_taken = False
         try:
-            while commits := tail.collect(chain=chain, blank_up_to=blank_up_to):
+            commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
+            if tail.rewound:
+                tail.rewound = False
+                self._log.warning("SQLite's recovery lost committed frames", db=tracked.name)
+                self._compare(tracked, sequence=0, numbers=None)
+            while commits:
                 for commit in commits:
                     wal = (*commit.salts, commit.offset, commit.size)
                     self._prepare(tracked, commit.pages, commit.n_pages, commit.page_size, wal=wal)
                     any_taken = True
                 if tracked.log.pending_bytes > GROUP_BYTES:
                     self._flush_one(tracked)
+                commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
         except OSError as error:
             # the mount is gone (it comes back with a resynchronisation), or the file can't be read
             self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
@@ -394,6 +402,8 @@ class LogWriter:
         if tail is not None:
             # Whoever checkpoints has committed: also frames that only its own index vouches for.
             self._take_commits(tracked, tail, chain=not tail.has_index, blank_up_to=message.wal_end)
+            if tail.restarting:
+                self._take_commits(tracked, tail, chain=True, blank_up_to=message.wal_end)
         captured_end = 0 if tail is None else tail.captured_end
         gate = message.gate
 
@@ -503,12 +513,17 @@ class LogWriter:
             return False
         if _journal_active(journal):
             return False
-        tail = WalTail(f"{path}-wal", None)
+        tail = tracked.wal
+        locks = None if tail is None else tail.lock_writers()
+        if tail is not None and locks is None:
+            return False
+        overlay = None
+        resume = tracked.last_capture
         try:
-            overlay = tail.overlay() if tail.open() else None
-            self._log_difference(
-                tracked, numbers=wanted.numbers, overlay=overlay, wal=tracked.resume_point
-            )
+            if tail is not None:
+                self._take_commits(tracked, tail, chain=tail.exclusive)
+                overlay, resume = tail.overlay(), tail.position() or resume
+            self._log_difference(tracked, numbers=wanted.numbers, overlay=overlay, wal=resume)
         except NotADatabaseError as error:
             self._log.info(
                 "not a SQLite database; not replicated", db=tracked.name, reason=str(error)
@@ -518,7 +533,8 @@ class LogWriter:
         except FileNotFoundError:
             pass
         finally:
-            tail.close()
+            if locks is not None:
+                locks.release()
         tracked.comparing = None
         name, sequence = tracked.name, wanted.sequence
 

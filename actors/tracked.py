@@ -55,6 +55,14 @@ class Tracked:
         return header.wal_salt1, header.wal_salt2, header.wal_offset, header.wal_size
 
     @property
+    def last_capture(self) -> tuple[int, int, int, int] | None:
+        """The capture fields of the last record, for one that stands for no commit of its own."""
+        header = self.log.last_header
+        if header is None or not header.wal_offset:
+            return None
+        return header.wal_salt1, header.wal_salt2, header.wal_offset, header.wal_size
+
+    @property
     def wire_head(self) -> Head:
         header = self.log.last_header
         return Head(

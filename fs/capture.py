@@ -39,11 +39,13 @@ class DatabaseCapture:
 
     __slots__ = (
         "captured_end",
+        "checkpoint_open",
         "dirty",
         "everything",
         "generation",
         "journal_active",
         "name",
+        "never_synced",
         "settle_timer",
         "touched_s",
         "wal_end",
@@ -59,6 +61,10 @@ class DatabaseCapture:
         self.wal_end = 0
         self.captured_end = 0
         self.generation = 0
+        #: the database file was written by a checkpoint, and no fsync has ended it
+        self.checkpoint_open = False
+        #: checkpoints here end without an fsync (synchronous=OFF): hold their writes instead
+        self.never_synced = False
         #: when the database file was last written without explanation (monotonic seconds)
         self.touched_s = 0.0
         self.settle_timer = False

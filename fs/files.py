@@ -129,9 +129,10 @@ class DatabaseFile(File):
             return os.pwrite(self.fd, data, offset)
         if capture.wal_end:
             # A checkpoint: once it is done the WAL may start over, so what it copies must be in the
-            # log.
-            if capture.wal_end > capture.captured_end:
-                await self.gatekeeper.wal_gate(capture)
+            # log. One that is complete ends with an fsync, and that is where it waits.
+            if capture.never_synced and capture.wal_end > capture.captured_end:
+                await gatekeeper.wal_gate(capture)
+            capture.checkpoint_open = True
             return os.pwrite(self.fd, data, offset)
         # noted before the write: a write that fails half way has changed bytes too
         capture.note_write(offset, len(data))
@@ -143,7 +144,7 @@ class DatabaseFile(File):
         self.check_writable()
         capture = self.capture
         if capture.wal_end and size:
-            if capture.uncaptured:
+            if capture.never_synced and capture.uncaptured:
                 await self.gatekeeper.wal_gate(capture)
         elif not capture.journal_active and self.gatekeeper.capturing:
             capture.everything = True
@@ -157,6 +158,11 @@ class DatabaseFile(File):
 
     async def fsync(self) -> None:
         os.fdatasync(self.fd)
+        capture = self.capture
+        if capture.wal_end and self.gatekeeper.capturing:
+            if capture.wal_end > capture.captured_end:
+                await self.gatekeeper.wal_gate(capture)
+            capture.checkpoint_open = False
         self.report_unexplained()
 
     def written_to_the_end(self) -> None:
@@ -269,8 +275,8 @@ class WalFile(File):
         if self.gatekeeper.refuse_errno:
             self.check_writable()
         capture = self.capture
-        if offset == 0 and capture.wal_end > capture.captured_end:
-            await self.gatekeeper.wal_gate(capture)
+        if offset == 0 and capture.wal_end:
+            await self._starts_over()
         written = os.pwrite(self.fd, data, offset)
         if capture.wal_written(offset, written):
             self.gatekeeper.wal_rewritten(capture.name)
@@ -278,14 +284,27 @@ class WalFile(File):
 
     async def truncate(self, size: int) -> None:
         capture = self.capture
-        if size < capture.wal_end and capture.uncaptured:
-            await self.gatekeeper.wal_gate(capture)
+        if size < capture.wal_end:
+            await self._starts_over()
         self._resize(size)
         capture.wal_truncated(size)
 
+    async def _starts_over(self) -> None:
+        """Frames are about to be lost. All that were committed have been copied by a checkpoint.
+
+        If that ended with an fsync, they are in the log, and what is behind them was never
+        committed. Otherwise wait here, and from now on at every write of a checkpoint.
+        """
+        capture = self.capture
+        if capture.checkpoint_open and self.gatekeeper.capturing:
+            capture.never_synced = True
+            capture.checkpoint_open = False
+            if capture.uncaptured:
+                await self.gatekeeper.wal_gate(capture)
+                self.gatekeeper.wal_rewritten(capture.name)
+
     async def unlink(self) -> None:
-        if self.capture.uncaptured:
-            await self.gatekeeper.wal_gate(self.capture)
+        await self._starts_over()
         os.unlink(self.path)
         self.capture.wal_truncated(0)
         self.gatekeeper.wal_removed(self.capture.name)

@@ -19,6 +19,9 @@ PENDING_BYTE = 0x40000000
 RESERVED_BYTE = PENDING_BYTE + 1
 SHARED_FIRST = PENDING_BYTE + 2
 SHARED_SIZE = 510
+#: of `-shm` (wal.c: UNIX_SHM_BASE 120, WAL_WRITE_LOCK 0, WAL_CKPT_LOCK 1)
+WAL_WRITE_BYTE = 120
+WAL_CHECKPOINT_BYTE = 121
 
 _FLOCK = Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, length, pid
 _REFUSED = (errno.EAGAIN, errno.EACCES)
@@ -59,6 +62,33 @@ class SharedLock:
 
     def __exit__(self, *_exc: object) -> None:
         self.release()
+
+
+class WalLocks:
+    """While held, nobody commits to the WAL and nobody checkpoints it; readers go on.
+
+    `fd` is `-shm` of the mount, open for writing.
+    """
+
+    __slots__ = ("_fd", "_held")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._held: list[int] = []
+
+    def take(self) -> bool:
+        """False if somebody writes or checkpoints."""
+        for byte in (WAL_WRITE_BYTE, WAL_CHECKPOINT_BYTE):
+            if not _lock(self._fd, fcntl.F_WRLCK, byte, 1):
+                self.release()
+                return False
+            self._held.append(byte)
+        return True
+
+    def release(self) -> None:
+        for byte in self._held:
+            _lock(self._fd, fcntl.F_UNLCK, byte, 1)
+        self._held.clear()
 
 
 def writer_active(fd: int) -> bool:

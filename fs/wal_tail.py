@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from litemq.errors import FormatError
+from litemq.fs.locks import WalLocks
 from litemq.fs.wal import (
     BLANK_SALTS,
     FRAME_HEADER_BYTES,
@@ -76,6 +78,8 @@ class WalTail:
         self._header: WalHeader | None = None
         self._taken = 0
         self._running: tuple[int, int] | None = None
+        #: SQLite's recovery has lost frames that had been taken; whoever sees to it resets this
+        self.rewound = False
 
     def open(self) -> bool:
         """Open the file that bears the name now, if it is not open; False if there is none."""
@@ -92,12 +96,24 @@ class WalTail:
         return True
 
     def use_index(self, fd: int) -> None:
-        """Take over a descriptor of `-shm`, opened through the mount.
+        """Take over a descriptor of `-shm`, opened through the mount, for writing.
 
-        Only there it is what SQLite maps.
+        Only there it is what SQLite maps and locks.
         """
         self.close_index()
         self._index_fd = fd
+
+    def lock_writers(self) -> WalLocks | None:
+        """Keep the WAL as it is until the locks are released; None if somebody is at it."""
+        locks = WalLocks(self._index_fd)
+        return locks if self._index_fd < 0 or locks.take() else None
+
+    @property
+    def restarting(self) -> bool:
+        """Whether the index is about a generation that the file has not begun yet."""
+        index = self._index()
+        header = self._read_header()
+        return index is not None and header is not None and index.salts != header.salts
 
     @property
     def has_index(self) -> bool:
@@ -143,24 +159,46 @@ class WalTail:
         return self._collect_published(index)
 
     def overlay(self) -> Overlay | None:
-        """The committed content of a WAL nobody writes, whatever has been taken.
+        """What has been taken of the WAL, as pages over the database file; None if that is nothing.
 
-        None if it holds nothing.
+        Only meaningful while nobody writes.
         """
-        header = self._read_header()
-        if header is None:
+        header = self._header
+        if header is None or not self._taken:
             return None
         offsets: dict[int, int] = {}
-        n_pages = first = 0
-        for commit in valid_commits(self._read, header):
-            base = self._frame(header, first + 1)
-            raw = self._read(base, self._frame(header, commit.end_frame + 1) - base)
-            (found,) = read_commits(
-                raw, header.page_size, first_frame=first + 1, salts=header.salts
-            )
-            offsets.update({number: base + at for number, at in found.pages.items()})
-            n_pages, first = commit.n_pages, commit.end_frame
-        return Overlay(self._fd, header.page_size, offsets, n_pages) if n_pages else None
+        n_pages = 0
+        for frame, pgno, commit in self._frame_headers():
+            offsets[pgno] = self._offset(frame) + FRAME_HEADER_BYTES
+            n_pages = commit or n_pages
+        return Overlay(self._fd, header.page_size, offsets, n_pages)
+
+    def position(self) -> ResumePoint | None:
+        """What a later tail needs to go on from here; None before the first header was seen."""
+        if self._header is None:
+            return None
+        salts = self._header.salts
+        size = self.captured_end - WAL_HEADER_BYTES
+        return (*_salt_numbers(salts), WAL_HEADER_BYTES, size)
+
+    def forget_what_recovery_forgets(self) -> bool:
+        """Go back to where SQLite's recovery will stop, if that is before what has been taken.
+
+        Recovery ends at the first frame whose header was left blank (see BLANK_SALTS), and frames
+        behind it are lost although they had been committed. True if there are such frames.
+        """
+        if self._header is None:
+            return False
+        salts = self._header.salts
+        last_commit = 0
+        for frame in range(1, self._taken + 1):
+            head = os.pread(self._fd, 16, self._offset(frame))
+            if head[8:16] != salts:
+                self._taken, self._running = last_commit, None
+                return True
+            if head[4:8] != bytes(4):
+                last_commit = frame
+        return False
 
     def close_index(self) -> None:
         if self._index_fd >= 0:
@@ -173,6 +211,12 @@ class WalTail:
         self._close_file()
 
     # --- inside
+
+    def _frame_headers(self) -> Iterator[tuple[int, int, int]]:
+        """Number, page and commit size of every frame that has been taken."""
+        for frame in range(1, self._taken + 1):
+            head = os.pread(self._fd, 8, self._offset(frame))
+            yield frame, int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
 
     def _close_file(self) -> None:
         if self._fd >= 0:
@@ -231,6 +275,8 @@ class WalTail:
         header = self._header
         assert header is not None
         frames = index.mx_frame - self._taken
+        if frames < 0:
+            self._taken, self.rewound = index.mx_frame, True
         if frames <= 0:
             return []
         frame_bytes = FRAME_HEADER_BYTES + header.page_size
@@ -297,7 +343,7 @@ class WalTail:
             pages,
             n_pages,
             self._header.page_size,
-            (int.from_bytes(salts[:4], "big"), int.from_bytes(salts[4:], "big")),
+            _salt_numbers(salts),
             offset,
             size,
         )
@@ -312,3 +358,7 @@ class WalTail:
     @staticmethod
     def _frame(header: WalHeader, frame: int) -> int:
         return WAL_HEADER_BYTES + (frame - 1) * (FRAME_HEADER_BYTES + header.page_size)
+
+
+def _salt_numbers(salts: bytes) -> tuple[int, int]:
+    return int.from_bytes(salts[:4], "big"), int.from_bytes(salts[4:], "big")

@@ -45,7 +45,10 @@ def tell(path: str, acks: Path, number: int, mode: str, synchronous: str) -> Non
             try:
                 with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as db:
                     db.execute(f"PRAGMA synchronous={synchronous}")
-                    db.execute("PRAGMA cache_size=8")
+                    if mode != "WAL":
+                        # Not in WAL mode: after a spill and a ROLLBACK TO, SQLite leaves frame
+                        # headers blank, and its recovery loses what was committed behind them.
+                        db.execute("PRAGMA cache_size=8")
                     (last,) = db.execute(
                         "SELECT max(number) FROM transfer WHERE teller=?", (number,)
                     ).fetchone()
