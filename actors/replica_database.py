@@ -108,9 +108,12 @@ class ReplicaDatabase:
     def take(self, record: bytes, epoch: int) -> None:
         """Add the next record to the log (staged until `flush`). Raises GapError, FormatError."""
         transaction = self.log.append_record(record, epoch)
-        if self._pending_bytes < BATCH_BYTES:
+        follows = not self._pending or (
+            self._pending[-1][1].header.max_txid + 1 == transaction.header.min_txid
+        )
+        if follows and self._pending_bytes < BATCH_BYTES:
             self._pending.append((epoch, transaction))
-            self._pending_bytes += len(record)
+            self._pending_bytes += sum(len(data) for _, data in transaction.pages)
         # else: it is read from the log again when its turn comes
 
     def flush(self) -> None:
@@ -187,7 +190,9 @@ class ReplicaDatabase:
             if not os.path.lexists(self.path):
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
                 os.close(fd)
-            self._writer = PageWriter(str(self.path), busy_timeout_s=0.0)
+            self._writer = PageWriter(
+                str(self.path), busy_timeout_s=0.0, guarded=self.path == self._backing
+            )
         return self._writer
 
     def close_writer(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from litemq.errors import LiteMQError
 from litemq.transport.messages import Head, Message, ReplicaAlive, ReplicaDatabase, ReplicaStatus
 from litemq.transport.sockets import Sender
 
@@ -28,9 +29,12 @@ class Replica:
     _sender: Sender | None = None
 
     def send(self, message: Message, *payload: bytes) -> bool:
-        """False when its queue is full."""
+        """False when its queue is full, or its address none."""
         if self._sender is None:
-            self._sender = Sender(self.answers, hwm=ANSWER_HWM)
+            try:
+                self._sender = Sender(self.answers, hwm=ANSWER_HWM)
+            except LiteMQError:
+                return False
         return self._sender.send(message, *payload)
 
     def move(self, answers: str) -> None:

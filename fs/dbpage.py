@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
@@ -85,9 +86,17 @@ class PageWriter:
     mode, size) it remembers between calls, so nobody else may write the file meanwhile.
     """
 
-    def __init__(self, path: str, *, busy_timeout_s: float = DEFAULT_BUSY_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        busy_timeout_s: float = DEFAULT_BUSY_TIMEOUT_S,
+        guarded: bool = False,
+    ) -> None:
+        """`guarded`: the file's mode is 0444 but for the moments when this opens it."""
         self._path = path
         self._busy_timeout_s = busy_timeout_s
+        self._guarded = guarded
         self._db: Any = None
         self._known = False
         self._page_size = 0
@@ -170,7 +179,9 @@ class PageWriter:
             page1 = None
             pages = chain((first,), pages)
         execute = self._execute
-        execute("BEGIN IMMEDIATE")
+        # EXCLUSIVE: with a journal, IMMEDIATE would give way to readers only at COMMIT, by rolling
+        # back. A reader that cannot write takes a journal that just goes away for a hot one.
+        execute("BEGIN EXCLUSIVE")
         if page1 is not None and self._vacuums_on_commit and page1[36:40] != b"\0\0\0\0":
             # With auto_vacuum=FULL, COMMIT would move the free pages that this page 1 counts. It is
             # of a database that has left that mode: many transactions may come as one.
@@ -224,6 +235,7 @@ class PageWriter:
         """
         old = self._db
         self._db = db = _connect(":memory:", self._busy_timeout_s)
+        self._set_modes(0o644)
         try:
             db.execute("ATTACH ? AS r", (f"file:{quote(self._path)}?mode=rwc",))
             execute = db.cursor().execute
@@ -237,11 +249,23 @@ class PageWriter:
             db.close()
             self._db = old
             raise
+        finally:
+            self._set_modes(0o444)
         if old is not None:
             old.close()  # only now: the last connection to go would take -wal and -shm with it
         self._execute = execute
         self._executemany = db.cursor().executemany
         self._known = True
+
+    def _set_modes(self, mode: int) -> None:
+        """SQLite gives the mode of the database to the files it makes beside it.
+
+        The index stays writable: without its read marks, readers would see old states.
+        """
+        if self._guarded:
+            for suffix in ("", "-wal", "-journal", "-shm"):
+                with suppress(FileNotFoundError):
+                    os.chmod(f"{self._path}{suffix}", mode if suffix != "-shm" else 0o644)
 
     def _set_page_size(self, page_size: int) -> None:
         self._page_size = page_size
@@ -257,6 +281,7 @@ class PageWriter:
             # opens -wal and -shm, which a reader that leaves would otherwise take with it
             self._execute("BEGIN IMMEDIATE")
             self._execute("COMMIT")
+            self._set_modes(0o444)
 
     def _write_changing_the_file(
         self, pages: Iterator[Page], commit: int, page_size: int, wal: bool

@@ -184,6 +184,18 @@ def test_replica_when_it_stood_still_for_thousands_of_transactions_then_it_catch
     assert not cluster.replicas[0].logged("repaired")
 
 
+def test_burst_when_larger_than_what_a_replica_keeps_in_memory_then_nothing_is_skipped(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """What did not fit is read from its log again, in order, while more arrives."""
+    cluster = new_cluster(replicas=1, plain=1)
+    with create(cluster, "a.db") as app:
+        app.ask("repeat", "INSERT INTO t VALUES(1, randomblob(12000))", 4000)
+        cluster.agree("a.db", timeout_s=60)
+    for replica in cluster.replicas:
+        assert not replica.logged("repair")
+
+
 def test_replica_when_it_does_not_read_then_the_primary_keeps_its_memory(
     new_cluster: Callable[..., Cluster],
 ) -> None:

@@ -25,6 +25,8 @@ U64 = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 #: digits.
 Hex64 = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 Count = Annotated[int, Meta(ge=0, le=1 << 32)]
+#: Where a replica listens for answers: never a local endpoint, whoever asks.
+AnswerAddress = Annotated[str, Meta(pattern=r"^tcp://[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -333,7 +335,7 @@ class ReplicaAlive(Message, frozen=True):
     """I am here, answers reach me there, and this is what my readers see."""
 
     node: Name
-    answers: str
+    answers: AnswerAddress
     leaving: bool
     applied: list[Head]
 
@@ -342,7 +344,7 @@ class RequestRecords(Message, frozen=True):
     """Send me the records after this position, as far as the credit goes."""
 
     node: Name
-    answers: str
+    answers: AnswerAddress
     transfer: U64
     database: Name
     after: WirePosition
@@ -356,7 +358,7 @@ class RequestRepair(Message, frozen=True):
     """
 
     node: Name
-    answers: str
+    answers: AnswerAddress
     transfer: U64
     database: Name
     page_size: Count

@@ -71,8 +71,13 @@ class Sender:
     """A PUSH socket to one receiver."""
 
     def __init__(self, address: str, *, hwm: int = LOCAL_HWM) -> None:
+        """Raises LiteMQError for an address that can't be one."""
         self._socket = _socket(zmq.PUSH, hwm=hwm)
-        self._socket.connect(address)
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            self._socket.close(linger=0)
+            raise LiteMQError(f"can't connect to {address}: {error.strerror}") from error
         self.address = address
 
     def send(self, message: Message, *payload: bytes) -> bool:
