@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from litemq.actors.damaged_log import open_log
 from litemq.actors.layout import Layout, PositionFile
 from litemq.fs.wal_tail import WalTail
-from litemq.transport.messages import Head, WirePosition
+from litemq.transport.messages import DatabaseStatus, Head, WirePosition
 from litemq.txlog.store import DatabaseLog
+
+#: Where the pages of a record came from, kept in its LTX header: salts, offset, size of frames in
+#: the WAL; for a rollback journal (0, 0, number of the commit, incarnation of the mount).
+Capture = tuple[int, int, int, int]
 
 
 @dataclass(slots=True)
@@ -44,7 +48,7 @@ class Tracked:
         return cls(name, opened, PositionFile(layout.position(name)))
 
     @property
-    def resume_point(self) -> tuple[int, int, int, int] | None:
+    def resume_point(self) -> Capture | None:
         """Salts, offset and size of the last WAL frames in the log.
 
         None when the last record came from elsewhere.
@@ -55,12 +59,45 @@ class Tracked:
         return header.wal_salt1, header.wal_salt2, header.wal_offset, header.wal_size
 
     @property
-    def last_capture(self) -> tuple[int, int, int, int] | None:
+    def last_capture(self) -> Capture | None:
         """The capture fields of the last record, for one that stands for no commit of its own."""
         header = self.log.last_header
         if header is None or not header.wal_offset:
             return None
         return header.wal_salt1, header.wal_salt2, header.wal_offset, header.wal_size
+
+    def has_commit(self, incarnation: int, sequence: int) -> bool:
+        """Whether that commit of a rollback journal is in the log.
+
+        Then it was sent again, because its acknowledgement was lost.
+        """
+        header = self.log.last_header
+        return (
+            header is not None
+            and header.wal_salt1 == 0
+            and header.wal_salt2 == 0
+            and header.wal_size == incarnation
+            and header.wal_offset >= sequence
+        )
+
+    def show_position(self) -> None:
+        """Bring `NAME-pos` up to date."""
+        if self.log.n_pages:
+            self.position.show(self.log.head)
+        else:
+            self.position.hide()
+
+    def status(self, state: str) -> DatabaseStatus:
+        return DatabaseStatus(
+            name=self.name,
+            txid=self.log.head.txid,
+            checksum=f"{self.log.head.checksum:016x}",
+            epoch=self.log.head.epoch,
+            page_size=self.log.page_size,
+            pages=self.log.n_pages,
+            lag_ms=0,
+            state=state,
+        )
 
     @property
     def wire_head(self) -> Head:

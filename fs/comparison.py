@@ -42,7 +42,7 @@ def is_database(path: Path) -> bool:
 
 
 def compare(
-    path: Path,
+    path: str,
     known: Callable[[int], int],
     *,
     numbers: Iterable[int] | None = None,
@@ -64,7 +64,7 @@ def compare(
 
 def _compare(
     fd: int,
-    path: Path,
+    path: str,
     known: Callable[[int], int],
     numbers: Iterable[int] | None,
     overlay: Overlay | None,

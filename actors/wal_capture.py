@@ -1,0 +1,203 @@
+"""Capture from write-ahead logs: who is followed, when to look, the gate before frames are lost.
+
+Reads the backing `-wal` files and the WAL indexes in the mount. Never opens a path in the mount in
+its own thread: the directory may be held by a call that waits for this actor.
+Always true: a gate is answered behind everything published.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+from litemq import log
+from litemq.actors.group_commit import GroupCommit
+from litemq.actors.helper_thread import HelperThread
+from litemq.actors.layout import Layout
+from litemq.actors.reactor import Reactor
+from litemq.actors.tracked import Tracked
+from litemq.actors.wal_watch import WalWatch
+from litemq.fs.wal_tail import WalTail
+
+#: how long commits are gathered into one group after one has been taken
+GATHER_S = 0.001
+#: when a file in the mount can't be opened yet
+REOPEN_S = 0.001
+
+
+class WalCapture:
+    """The WALs of all databases of a node."""
+
+    def __init__(
+        self,
+        group: GroupCommit,
+        reactor: Reactor,
+        helper: HelperThread,
+        layout: Layout,
+        *,
+        mount_path: Callable[[str], str],
+        on_rewound: Callable[[Tracked], None],
+    ) -> None:
+        self._group = group
+        self._reactor = reactor
+        self._helper = helper
+        self._layout = layout
+        self._mount_path = mount_path
+        self._on_rewound = on_rewound
+        self._log = log.get()
+        self._watch = WalWatch()
+        self._watched: dict[str, Tracked] = {}
+        reactor.on_readable(self._watch.fd, self._written)
+
+    # --- which files
+
+    def tail_of(self, tracked: Tracked) -> WalTail:
+        """A tail that goes on where the log ends."""
+        return WalTail(f"{self._layout.files / tracked.name}-wal", tracked.resume_point)
+
+    def open(self, tracked: Tracked) -> None:
+        """There is a `-wal`: follow it."""
+        if tracked.wal is None:
+            tracked.wal = self.tail_of(tracked)
+        if tracked.wal.open():
+            self._watch.add(tracked.wal.path, tracked.name)
+            self._watched[tracked.name] = tracked
+            self.collect(tracked)
+
+    def close(self, tracked: Tracked) -> None:
+        """The `-wal` is gone, or the mount has changed."""
+        if tracked.wal is not None:
+            self._watch.remove(tracked.name)
+            self._watched.pop(tracked.name, None)
+            tracked.wal.close()
+            tracked.wal = None
+
+    def open_index(self, tracked: Tracked) -> None:
+        """There is a `-shm`: have it opened in the mount."""
+        tracked.shm_serial += 1
+        serial = tracked.shm_serial
+
+        def opened(fd: int | None) -> None:
+            if serial != tracked.shm_serial:
+                if fd is not None:
+                    close_in_mount(fd)
+            elif fd is None:
+                # We heard of it before the kernel did: it still knows that there is no such file.
+                if os.path.exists(f"{self._layout.files / tracked.name}-shm"):
+                    self._reactor.later(REOPEN_S, open_now)
+            else:
+                if tracked.wal is None:
+                    tracked.wal = self.tail_of(tracked)
+                tracked.wal.use_index(fd)
+                self.collect(tracked)
+
+        def open_now() -> None:
+            if serial == tracked.shm_serial:
+                path = f"{self._mount_path(tracked.name)}-shm"
+                self._helper.open_file(path, opened, writing=True)
+
+        open_now()
+
+    def close_index(self, tracked: Tracked) -> None:
+        """The `-shm` is gone."""
+        tracked.shm_serial += 1
+        if tracked.wal is not None:
+            tracked.wal.close_index()
+
+    # --- when to look
+
+    def _written(self) -> None:
+        for name in self._watch.written():
+            tracked = self._watched.get(name)
+            if tracked is not None:
+                self.collect(tracked)
+        # Under load, commits of the next moment make one group: fewer wake-ups for everyone behind.
+        self._reactor.rest(self._watch.fd, GATHER_S)
+
+    def collect(self, tracked: Tracked) -> None:
+        """Take what is published; if frames are written but not published yet, look again soon."""
+        tail = tracked.wal
+        if tail is None:
+            return
+        taken = self.take(tracked, tail, chain=tail.exclusive)
+        if not tail.unpublished:
+            tracked.look_again = 0
+            return
+        tracked.look_again = 0 if taken else tracked.look_again + 1
+        if 1 <= tracked.look_again <= 3:
+            # publication follows the last write by some µs; a timer would take a millisecond
+            time.sleep(20e-6 * tracked.look_again)
+        if not tracked.look_scheduled:
+            tracked.look_scheduled = True
+            self._reactor.later(_pause_s(tracked.look_again), lambda: self._look(tracked))
+
+    def _look(self, tracked: Tracked) -> None:
+        tracked.look_scheduled = False
+        self.collect(tracked)
+
+    # --- taking
+
+    def take(self, tracked: Tracked, tail: WalTail, *, chain: bool, blank_up_to: int = 0) -> bool:
+        """Prepare a record of every commit that is there; false if there was none."""
+        any_taken = False
+        try:
+            commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
+            if tail.rewound:
+                tail.rewound = False
+                self._log.warning("SQLite's recovery lost committed frames", db=tracked.name)
+                self._on_rewound(tracked)
+            while commits:
+                for commit in commits:
+                    self._group.prepare(
+                        tracked,
+                        commit.pages,
+                        commit.n_pages,
+                        commit.page_size,
+                        capture=(*commit.salts, commit.offset, commit.size),
+                    )
+                    any_taken = True
+                self._group.flush_if_large(tracked)
+                commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
+        except OSError as error:
+            # the mount is gone (it comes back with a resynchronisation), or the file can't be read
+            self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
+            tail.close_index()
+        return any_taken
+
+    def take_published(self, tracked: Tracked) -> None:
+        """Take everything that is committed at this moment."""
+        if tracked.wal is not None:
+            self.take(tracked, tracked.wal, chain=tracked.wal.exclusive)
+
+    def gate(self, tracked: Tracked, wal_end: int, verdict: Callable[[int, int], None]) -> None:
+        """Take everything; then `verdict` gets an errno or 0, and how far the WAL is in the log.
+
+        `wal_end`: how far the WAL was written when the gate closed (bytes).
+        """
+        if tracked.wal is None:
+            self.open(tracked)
+        tail = tracked.wal
+        if tail is not None:
+            # Whoever checkpoints has committed: also frames that only its own index vouches for.
+            self.take(tracked, tail, chain=not tail.has_index, blank_up_to=wal_end)
+            if tail.restarting:
+                self.take(tracked, tail, chain=True, blank_up_to=wal_end)
+        captured_end = 0 if tail is None else tail.captured_end
+        self._group.after(tracked, lambda errno: verdict(errno, captured_end))
+
+
+def close_in_mount(fd: int) -> None:
+    """Close a descriptor of the mount; ENOTCONN when the mount has died."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def _pause_s(looks: int) -> float:
+    """How long to wait before looking again at frames that are written but not published."""
+    if 1 <= looks <= 3:
+        return 0.0
+    if looks <= 50:
+        return GATHER_S
+    return 0.01 if looks <= 200 else 0.1
