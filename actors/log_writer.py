@@ -67,6 +67,7 @@ class LogWriter:
             self._layout,
             mount_path=self._mount_path,
             on_rewound=lambda tracked: self._files.request(tracked, numbers=None),
+            beat=self._beat,
         )
         self._files = FileCapture(
             self._group,
@@ -76,7 +77,7 @@ class LogWriter:
             self._layout,
             mount_path=self._mount_path,
             explained=lambda name, number: self._to_fuse.send(m.WritesExplained(number, name)),
-            beat=self._alive,
+            beat=self._beat,
         )
         self._tracked: dict[str, Tracked] = {}
         self._token = ""
@@ -85,6 +86,7 @@ class LogWriter:
         self._ready = False
         self._acknowledge = 0
         self._barriers: dict[int, m.Barrier] = {}
+        self._beat_s = 0.0
 
     # --- life
 
@@ -93,6 +95,7 @@ class LogWriter:
         self._layout.create()
         for directory in sorted(self._layout.databases.iterdir()):
             self._track(directory.name)
+            self._beat()
         reactor.on_message(self._inbox, self._handle)
         reactor.on_readable(self._helper.fd, self._helper.collect)
         reactor.after_events(self._group.flush)
@@ -122,6 +125,13 @@ class LogWriter:
                 databases=[t.status(state) for t in self._tracked.values() if t.log.n_pages],
             )
         )
+
+    def _beat(self) -> None:
+        """A sign of life from within long work."""
+        now = time.monotonic()
+        if now - self._beat_s >= HEARTBEAT_S:
+            self._beat_s = now
+            self._alive()
 
     def _garbage(self, reason: str, count: int) -> None:
         self._log.warning("dropped a strange message", reason=reason, count=count)

@@ -25,6 +25,9 @@ from litemq.fs.wal_tail import WalTail
 GATHER_S = 0.001
 #: when a file in the mount can't be opened yet
 REOPEN_S = 0.001
+#: a gate waits so often and so long for the index to be opened
+INDEX_RETRIES = 20
+INDEX_RETRY_S = 0.005
 
 
 class WalCapture:
@@ -39,13 +42,16 @@ class WalCapture:
         *,
         mount_path: Callable[[str], str],
         on_rewound: Callable[[Tracked], None],
+        beat: Callable[[], None],
     ) -> None:
+        """`beat` is called again and again while much is read."""
         self._group = group
         self._reactor = reactor
         self._helper = helper
         self._layout = layout
         self._mount_path = mount_path
         self._on_rewound = on_rewound
+        self._beat = beat
         self._log = log.get()
         self._watch = WalWatch()
         self._watched: dict[str, Tracked] = {}
@@ -159,6 +165,7 @@ class WalCapture:
                     )
                     any_taken = True
                 self._group.flush_if_large(tracked)
+                self._beat()
                 commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
         except OSError as error:
             # the mount is gone (it comes back with a resynchronisation), or the file can't be read
@@ -171,7 +178,13 @@ class WalCapture:
         if tracked.wal is not None:
             self.take(tracked, tracked.wal, chain=tracked.wal.exclusive)
 
-    def gate(self, tracked: Tracked, wal_end: int, verdict: Callable[[int, int], None]) -> None:
+    def gate(
+        self,
+        tracked: Tracked,
+        wal_end: int,
+        verdict: Callable[[int, int], None],
+        patience: int = INDEX_RETRIES,
+    ) -> None:
         """Take everything; then `verdict` gets an errno or 0, and how far the WAL is in the log.
 
         `wal_end`: how far the WAL was written when the gate closed (bytes).
@@ -179,6 +192,13 @@ class WalCapture:
         if tracked.wal is None:
             self.open(tracked)
         tail = tracked.wal
+        if tail is not None and patience and not tail.has_index and not tail.exclusive:
+            # The index is being opened. Should the directory be held, by this very call perhaps,
+            # the checksums have to do.
+            self._reactor.later(
+                INDEX_RETRY_S, lambda: self.gate(tracked, wal_end, verdict, patience - 1)
+            )
+            return
         if tail is not None:
             # Whoever checkpoints has committed: also frames that only its own index vouches for.
             self.take(tracked, tail, chain=not tail.has_index, blank_up_to=wal_end)
