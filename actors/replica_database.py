@@ -17,7 +17,7 @@ from pathlib import Path
 
 from litemq.actors.damaged_log import open_log
 from litemq.actors.layout import Layout, PositionFile
-from litemq.errors import NotADatabaseError
+from litemq.errors import NotADatabaseError, StorageError
 from litemq.fs.dbpage import BusyError, PageReader, PageWriter
 from litemq.fs.pages import bookkeeping, parse_header, with_bookkeeping
 from litemq.transport.messages import Head, WirePosition
@@ -62,7 +62,11 @@ class ReplicaDatabase:
         self.log = open_log(layout, name, segment_bytes)
         self.applied: Position = self.log.state.applied
         self.timestamp_ms = 0
-        self._position = PositionFile(layout.position(name))
+        try:
+            self._position = PositionFile(layout.position(name))
+        except StorageError:
+            self.log.close(clean=False)
+            raise
         self._reader = SegmentReader(self.directory / "log")
         self._writer: PageWriter | None = None
         self._pending: list[tuple[int, Transaction]] = []
@@ -247,6 +251,8 @@ class ReplicaDatabase:
 
         Raises BusyError. Page 1 is taken with the log's bookkeeping bytes in place of SQLite's own.
         """
+        if not os.path.exists(self.path) and os.path.exists(self._backing):
+            raise BusyError(f"{self.path}: the mount is away")
         if not os.path.exists(self.path) or not os.path.getsize(self.path):
             return 0, b""
         try:

@@ -78,6 +78,7 @@ class Bank:
     def close(self) -> None:
         for program in self._programs:
             program.kill()
+        for program in self._programs:
             program.wait()
 
 
