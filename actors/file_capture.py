@@ -172,6 +172,7 @@ class FileCapture:
         changed = compare(
             self._path(tracked),
             tracked.log.page_checksum,
+            known_size=(tracked.log.page_size, tracked.log.n_pages),
             numbers=numbers if trusted else None,
             overlay=overlay,
             everything=not trusted,

@@ -42,18 +42,34 @@ class Following:
     phase: Phase = Phase.LIVE
     transfer: int = 0
     heard_s: float = 0.0
+    #: a head behind ours, and since when the primary has announced it
+    behind_txid: int = 0
+    behind_s: float = 0.0
 
-    def head_seen(self, mine: Position, theirs: Position, now_s: float) -> Step:
-        """The primary announced its head."""
+    def head_seen(
+        self, mine: Position, theirs: Position, now_s: float, *, same_term: bool = False
+    ) -> Step:
+        """The primary announced its head.
+
+        `same_term`: ours came from the primary's present term, in which its head never goes back.
+        Then one behind ours was overtaken by a transfer, unless it stays.
+        """
         if self.phase is not Phase.LIVE:
             if now_s - self.heard_s <= SILENT_S:
                 return Step.NOTHING
             return Step.REPAIR if self.phase is Phase.REPAIRING else Step.FETCH
         if mine.txid < theirs.txid:
             return Step.FETCH
-        if mine.txid > theirs.txid or mine.checksum != theirs.checksum:
+        if mine.txid > theirs.txid:
+            return self._behind(theirs.txid, now_s) if same_term else Step.REPAIR
+        if mine.checksum != theirs.checksum:
             return Step.REPAIR
         return Step.NOTHING
+
+    def _behind(self, txid: int, now_s: float) -> Step:
+        if txid != self.behind_txid:
+            self.behind_txid, self.behind_s = txid, now_s
+        return Step.REPAIR if now_s - self.behind_s > SILENT_S else Step.NOTHING
 
     def records_seen(
         self, mine: Position, first_txid: int, last_txid: int, *, inline: bool

@@ -57,6 +57,8 @@ class _Followed:
         self.primary_head: m.Head | None = None
         self.behind_since_s: float | None = None
         self.retry_s = 0.0
+        #: the primary's epoch when the last record was taken
+        self.taken_epoch = 0
         self.needs_repair = not database.log.trusted or database.unknown
         self.state = "ok"
 
@@ -281,7 +283,10 @@ class ReplicaApplier:
                 self._begin_repair(followed)
                 continue
             step = followed.following.head_seen(
-                followed.database.log.head, head.position.value, now
+                followed.database.log.head,
+                head.position.value,
+                now,
+                same_term=followed.taken_epoch == message.epoch,
             )
             self._take_step(followed, step)
         self._check_files()
@@ -346,6 +351,7 @@ class ReplicaApplier:
                 if txid <= database.log.head.txid:
                     continue
                 database.take(record, _epoch_at(epochs, txid, epoch))
+                followed.taken_epoch = self._epoch
         except GapError as error:
             self._log.info("records do not fit; repairing", db=database.name, reason=str(error))
             self._begin_repair(followed)

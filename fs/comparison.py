@@ -45,19 +45,22 @@ def compare(
     path: str,
     known: Callable[[int], int],
     *,
+    known_size: tuple[int, int],
     numbers: Iterable[int] | None = None,
     overlay: Overlay | None = None,
     everything: bool = False,
     beat: Callable[[], None] | None = None,
 ) -> Changed:
-    """Compare the file's pages (those in `numbers`, or all) with the checksums `known` tells.
+    """Compare the file's pages with the checksums `known` tells.
 
+    `known_size`: page size and pages of the database that those are of. `numbers`: the pages that
+    may have changed (None: any); whatever they say, pages it did not have are looked at.
     `everything` returns all pages, whether they differ or not. Raises FormatError when the file is
     no whole database, OSError when it can't be read.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _compare(fd, path, known, numbers, overlay, everything, beat)
+        return _compare(fd, path, known, known_size, numbers, overlay, everything, beat)
     finally:
         os.close(fd)
 
@@ -66,6 +69,7 @@ def _compare(
     fd: int,
     path: str,
     known: Callable[[int], int],
+    known_size: tuple[int, int],
     numbers: Iterable[int] | None,
     overlay: Overlay | None,
     everything: bool,
@@ -80,7 +84,11 @@ def _compare(
         raise FormatError(f"{path} is shorter than its header says")
     lock = lock_page(size)
     changed: list[tuple[int, bytes]] = []
-    wanted = range(1, commit + 1) if numbers is None else numbers
+    old_size, old_pages = known_size
+    wanted: Iterable[int] = range(1, commit + 1)
+    if numbers is not None and old_size == size and old_pages:
+        new = range(old_pages + 1, commit + 1)
+        wanted = sorted({*numbers, *new}) if new else numbers
     for count, number in enumerate(wanted):
         if beat is not None and count % BEAT_PAGES == BEAT_PAGES - 1:
             beat()

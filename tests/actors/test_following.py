@@ -37,6 +37,17 @@ def test_head_when_seen_while_live_then_it_is_compared(
     assert Following().head_seen(mine, theirs, 0.0) is expected
 
 
+def test_head_when_a_transfer_overtook_it_then_it_is_no_reason_to_repair() -> None:
+    """Old heartbeats wait in the stream's queue; only a head that stays behind is a real one."""
+    following = Following()
+    for now_s, txid in enumerate(range(3, 9)):
+        head = following.head_seen(at(9), at(txid), now_s * SILENT_S, same_term=True)
+        assert head is Step.NOTHING
+    assert following.head_seen(at(9), at(9), 6 * SILENT_S, same_term=True) is Step.NOTHING
+    assert following.head_seen(at(9), at(7), 7 * SILENT_S, same_term=True) is Step.NOTHING
+    assert following.head_seen(at(9), at(7), 8.1 * SILENT_S, same_term=True) is Step.REPAIR
+
+
 @pytest.mark.parametrize(
     ("first", "last", "inline", "expected"),
     [
