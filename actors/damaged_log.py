@@ -14,6 +14,7 @@ from litemq import log
 from litemq.actors.layout import Layout
 from litemq.errors import FormatError
 from litemq.txlog.checksums import EMPTY
+from litemq.txlog.durable import storage_error
 from litemq.txlog.position import ZERO, Position, parse
 from litemq.txlog.store import DatabaseLog
 
@@ -47,7 +48,10 @@ def _last_shown(path: Path) -> Position:
 
 
 def _set_aside(layout: Layout, directory: Path) -> Path:
-    layout.damaged.mkdir(exist_ok=True)
     aside = layout.damaged / f"{directory.name}-{time.time_ns() // 1_000_000}"
-    directory.rename(aside)
+    try:
+        layout.damaged.mkdir(exist_ok=True)
+        directory.rename(aside)
+    except OSError as error:
+        raise storage_error(error, "set aside", directory) from error
     return aside

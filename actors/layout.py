@@ -12,12 +12,15 @@ mounted                exists while the mount is in use           fuse capture
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from litemq.config import Config
-from litemq.txlog.position import Position
+from litemq.errors import FormatError
+from litemq.txlog.durable import reserve, storage_error, write_atomically
+from litemq.txlog.position import ZERO, Position
 
 EPOCH_DIGITS = 16
 
@@ -59,30 +62,28 @@ class Layout:
         return self.databases / name / "position"
 
     def create(self) -> None:
-        """Make what is missing; the data directory itself exists."""
-        self.files.mkdir(exist_ok=True)
-        self.databases.mkdir(exist_ok=True)
+        """Make what is missing; the data directory itself exists. Raises StorageError."""
+        for directory in (self.files, self.databases):
+            try:
+                directory.mkdir(exist_ok=True)
+            except OSError as error:
+                raise storage_error(error, "create", directory) from error
 
     def read_epoch(self) -> int:
-        """The highest epoch seen, 0 if none."""
+        """The highest epoch seen, 0 if none. Raises FormatError."""
         try:
             return int(self._epoch.read_text())
         except FileNotFoundError:
             return 0
+        except ValueError as error:
+            raise FormatError(
+                f"{self._epoch} is damaged; write a number into it that is higher than the epoch "
+                "any replica shows"
+            ) from error
 
     def write_epoch(self, epoch: int) -> None:
-        """Make the epoch durable before anything bears it."""
-        temporary = self._epoch.with_suffix(".new")
-        with open(temporary, "w") as file:
-            file.write(f"{epoch}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._epoch)
-        directory = os.open(self.data_dir, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        """Make the epoch durable before anything bears it. Raises StorageError."""
+        write_atomically(self._epoch, b"%d\n" % epoch)
 
 
 def application_file(config: Config, name: str) -> Path:
@@ -100,14 +101,26 @@ class PositionFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Raises StorageError."""
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                reserve(self._fd, len(ZERO.text) + 1)
+            except OSError:
+                os.close(self._fd)
+                raise
+        except OSError as error:
+            raise storage_error(error, "make room for", path) from error
 
     def show(self, position: Position) -> None:
-        os.pwrite(self._fd, position.text.encode() + b"\n", 0)
+        with contextlib.suppress(OSError):  # a full disk, just after a drop: the next one shows
+            os.pwrite(self._fd, position.text.encode() + b"\n", 0)
 
     def hide(self) -> None:
         """The database is dropped: there is no position to show."""
         os.ftruncate(self._fd, 0)
+        with contextlib.suppress(OSError):
+            reserve(self._fd, len(ZERO.text) + 1)
 
     def close(self) -> None:
         os.close(self._fd)

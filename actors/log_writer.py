@@ -93,9 +93,10 @@ class LogWriter:
     def run(self) -> int:
         reactor = self._reactor
         self._layout.create()
-        for directory in sorted(self._layout.databases.iterdir()):
-            self._track(directory.name)
-            self._beat()
+        try:
+            self._open_logs()
+        except StorageError as error:
+            self._group.stall(error)  # they are opened when we agree with the mount
         reactor.on_message(self._inbox, self._handle)
         reactor.on_readable(self._helper.fd, self._helper.collect)
         reactor.after_events(self._group.flush)
@@ -138,6 +139,14 @@ class LogWriter:
 
     def _mount_path(self, name: str) -> str:
         return str(application_file(self._config, name))
+
+    def _open_logs(self) -> bool:
+        """Open the logs that are not open yet; whether there were any. Raises StorageError."""
+        known = len(self._tracked)
+        for directory in sorted(self._layout.databases.iterdir()):
+            self._track(directory.name)
+            self._beat()
+        return len(self._tracked) > known
 
     def _track(self, name: str) -> Tracked:
         tracked = self._tracked.get(name)
@@ -233,6 +242,8 @@ class LogWriter:
             self._to_fuse.send(m.LogWriterStarted(self._token))
 
     def _resync(self, message: m.ResyncCapture) -> None:
+        if self._open_logs():
+            self._group.announce(self._tracked.values())
         self._group.agreed = True
         self._mounted = message.mounted
         self._incarnation = message.incarnation
@@ -329,6 +340,7 @@ class LogWriter:
 
     def _send_acks(self) -> None:
         self._reactor.later(ACK_S, self._send_acks)
+        self._group.flush()  # what this turn has prepared counts only once it is in the log
         if self._acknowledge and not self._group.stalled_errno:
             self._to_fuse.send(m.PagesLogged(self._acknowledge))
             self._acknowledge = 0

@@ -95,6 +95,7 @@ class ReplicaApplier:
         self._helper = HelperThread()
         self._epoch = self._layout.read_epoch()
         self._followed: dict[str, _Followed] = {}
+        self._unopened: set[str] = set()
         self._admitted = not config.mount.fuse
         self._transfer = time.time_ns() // 1000
         self._primary = ""
@@ -135,16 +136,24 @@ class ReplicaApplier:
     def _garbage(self, reason: str, count: int) -> None:
         self._log.warning("dropped a strange message from the network", reason=reason, count=count)
 
-    def _follow(self, name: str) -> _Followed:
+    def _follow(self, name: str) -> _Followed | None:
+        """None when there is no room for its log; the next heartbeat tries again."""
         followed = self._followed.get(name)
         if followed is None:
-            database = ReplicaDatabase(
-                name,
-                self._layout,
-                application_file(self._config, name),
-                self._config.retention.segment_bytes,
-                backing=self._backing(name),
-            )
+            try:
+                database = ReplicaDatabase(
+                    name,
+                    self._layout,
+                    application_file(self._config, name),
+                    self._config.retention.segment_bytes,
+                    backing=self._backing(name),
+                )
+            except StorageError as error:
+                if name not in self._unopened:
+                    self._log.warning("can't open the log", db=name, reason=str(error))
+                self._unopened.add(name)
+                return None
+            self._unopened.discard(name)
             followed = self._followed[name] = _Followed(database)
         return followed
 
@@ -277,6 +286,8 @@ class ReplicaApplier:
             self._targets = {head.database: head.position.txid for head in message.heads}
         for head in message.heads:
             followed = self._follow(head.database)
+            if followed is None:
+                continue
             followed.primary_head = head
             self._note_lag(followed)
             if followed.needs_repair and followed.following.phase is Phase.LIVE:
@@ -306,6 +317,8 @@ class ReplicaApplier:
 
     def _live_records(self, message: m.LiveRecords, payload: list[bytes]) -> None:
         followed = self._follow(message.head.database)
+        if followed is None:
+            return
         followed.primary_head = message.head
         last = message.first_txid + len(message.lengths) - 1
         data = payload[0] if payload else b""

@@ -128,7 +128,13 @@ class Supervisor:
         if not directory.exists():
             configuration.check_ports(self._config)
             configuration.prepare_directories(self._config)
-        lock = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._config.path}: [node] data-dir: {self._layout.lock} can't be opened: "
+                f"{error.strerror}"
+            ) from error
         for _ in range(LOCK_TRIES):
             # commands that look whether a node runs hold the lock for some microseconds
             with contextlib.suppress(BlockingIOError):
@@ -203,6 +209,7 @@ class Supervisor:
     def _ended(self, actor: _Actor, code: int) -> None:
         actor.pid = 0
         actor.alive = None
+        self._look_ready()
         if self._step > 1:
             actor.state = "stopped"
             self._stop_actors()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from litemq.actors.damaged_log import open_log
 from litemq.actors.layout import Layout, PositionFile
+from litemq.errors import StorageError
 from litemq.fs.wal_tail import WalTail
 from litemq.transport.messages import DatabaseStatus, Head, WirePosition
 from litemq.txlog.store import DatabaseLog
@@ -45,7 +46,11 @@ class Tracked:
     def open(cls, name: str, layout: Layout, segment_bytes: int) -> Tracked:
         """Open the database's log, making it when there is none."""
         opened = open_log(layout, name, segment_bytes)
-        return cls(name, opened, PositionFile(layout.position(name)))
+        try:
+            return cls(name, opened, PositionFile(layout.position(name)))
+        except StorageError:
+            opened.close(clean=False)
+            raise
 
     @property
     def resume_point(self) -> Capture | None:

@@ -9,6 +9,7 @@ gatekeeper first.
 from __future__ import annotations
 
 import os
+from errno import ENOSPC
 from time import monotonic
 
 from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, DatabaseCapture, Gatekeeper
@@ -139,6 +140,12 @@ class DatabaseFile(File):
         if not capture.journal_active:
             self._unexplained_change()
         return os.pwrite(self.fd, data, offset)
+
+    def check_writable(self) -> None:
+        # A full disk refuses what begins, at the journal; what has begun must be able to roll back,
+        # or nobody could read.
+        if self.gatekeeper.refuse_errno != ENOSPC or not self.capture.journal_active:
+            super().check_writable()
 
     async def truncate(self, size: int) -> None:
         self.check_writable()

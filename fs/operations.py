@@ -154,7 +154,8 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EACCES)
         if self._gatekeeper.read_only and not self._gatekeeper.admitted(ctx.pid):
             raise FUSEError(errno.EROFS)
-        if self._gatekeeper.refuse_errno:
+        if self._gatekeeper.refuse_errno not in (0, errno.ENOSPC):
+            # Not for a full disk: SQLite would say that it can't open the file. The write says it.
             raise FUSEError(self._gatekeeper.refuse_errno)
         file = self._tree.add(text)
         try:

@@ -8,6 +8,7 @@ log as it was. Damage before the tail is never cut away.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from array import array
@@ -257,7 +258,7 @@ class SegmentWriter:
                     self._delete(path)
                     self._firsts.pop()
                     continue
-                self._index_fd = _rewrite_index(path, tail.ends)
+                self._index_fd, self._index_entries = _rewrite_index(path, tail.ends)
             except BaseException:
                 if self._index_fd < 0:
                     os.close(fd)
@@ -265,7 +266,8 @@ class SegmentWriter:
             self._fd = fd
             self._end = tail.end
             self._last_start = tail.ends[-2] if len(tail.ends) > 1 else 0
-            self._index_entries = len(tail.ends)
+            for end in tail.ends[self._index_entries :]:
+                self._index_backlog += _pack_entry(end)
             self.last_txid = first + len(tail.ends) - 1
             return
 
@@ -382,19 +384,25 @@ def _read_index(path: Path, size: int) -> array[int]:
     return ends
 
 
-def _rewrite_index(path: Path, ends: array[int]) -> int:
-    """Make the index hold `ends`; returns its descriptor."""
+def _rewrite_index(path: Path, ends: array[int]) -> tuple[int, int]:
+    """Make the index hold `ends`; returns its descriptor, and how many entries it took: a full disk
+    may have room for fewer.
+    """
     fd = os.open(index_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     raw = array("Q", ends)
     raw.byteswap()
+    wanted = raw.tobytes()
+    written = len(wanted)
     try:
-        if os.pread(fd, len(raw) * ENTRY_SIZE + 1, 0) != raw.tobytes():
+        if os.pread(fd, len(wanted) + 1, 0) != wanted:
             os.ftruncate(fd, 0)
-            os.pwrite(fd, raw.tobytes(), 0)
+            written = 0
+            with contextlib.suppress(OSError):
+                written = os.pwrite(fd, wanted, 0)
     except OSError:
         os.close(fd)
         raise
-    return fd
+    return fd, written // ENTRY_SIZE
 
 
 def _to_ends(raw: bytes) -> array[int]:

@@ -113,14 +113,18 @@ class DatabaseLog:
             state.suspect = True
         _align(directory, state, segments, adopt=stateless)
         checksums = PageChecksums(directory / CHECKSUMS_FILE, 0)
-        log = cls(directory, state, segments, checksums, node_id)
-        is_new = stateless and not segments.last_txid
-        if not log._recover_checksums() or (power_lost and not is_new):
-            state.suspect = True
-        log.trusted = not state.suspect
-        state.boot_id = current_boot_id()
-        state.clean = False
-        state.save(directory)
+        try:
+            log = cls(directory, state, segments, checksums, node_id)
+            is_new = stateless and not segments.last_txid
+            if not log._recover_checksums() or (power_lost and not is_new):
+                state.suspect = True
+            log.trusted = not state.suspect
+            state.boot_id = current_boot_id()
+            state.clean = False
+            state.save(directory)
+        except BaseException:
+            checksums.close()
+            raise
         return log
 
     @property

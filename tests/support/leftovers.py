@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,9 @@ def clear(directory: Path) -> None:
             os.kill(pid, signal.SIGKILL)
     for path in mounts_below(directory):
         mount.abort(path)
+        found = mount.find_mount(path)
+        if found is not None and found.fs_type == "tmpfs" and found.source != mount.GUARD:
+            subprocess.run(["umount", "--lazy", path], check=True)  # a small disk of a test
         mount.clean_stale_mount(path)
     eventually(lambda: not processes_below(directory), what="killed processes are gone")
 
