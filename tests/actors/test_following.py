@@ -48,6 +48,25 @@ def test_head_when_a_transfer_overtook_it_then_it_is_no_reason_to_repair() -> No
     assert following.head_seen(at(9), at(7), 8.1 * SILENT_S, same_term=True) is Step.REPAIR
 
 
+def test_head_when_behind_within_one_term_then_it_is_believed_only_if_it_stays() -> None:
+    """A transfer may overtake a heartbeat; each head that is new starts the time anew."""
+    following = Following()
+
+    def seen(txid: int, now_s: float) -> Step:
+        return following.head_seen(at(9), at(txid), now_s, same_term=True)
+
+    assert seen(7, 100.0) is Step.NOTHING
+    assert seen(8, 102.0) is Step.NOTHING
+    assert seen(8, 102.0 + SILENT_S) is Step.NOTHING
+    assert seen(8, 102.1 + SILENT_S) is Step.REPAIR
+    assert following.head_seen(at(9), at(8), 200.0) is Step.REPAIR
+
+
+def test_head_when_its_contents_differ_within_one_term_then_it_is_repaired_at_once() -> None:
+    """Equal TXIDs have nothing to do with who was faster."""
+    assert Following().head_seen(at(9), at(9, history=1), 0.0, same_term=True) is Step.REPAIR
+
+
 @pytest.mark.parametrize(
     ("first", "last", "inline", "expected"),
     [
