@@ -80,7 +80,7 @@ def _compare(
     size = header.page_size
     file_bytes = os.fstat(fd).st_size
     commit = database_size(header, file_bytes) if overlay is None else overlay.n_pages
-    if overlay is None and _half_written(header, file_bytes):
+    if not commit or (overlay is None and _half_written(header, file_bytes)):
         raise FormatError(f"{path} is shorter than its header says")
     lock = lock_page(size)
     changed: list[tuple[int, bytes]] = []

@@ -161,16 +161,19 @@ class WalTail:
     def overlay(self) -> Overlay | None:
         """What has been taken of the WAL, as pages over the database file; None if that is nothing.
 
-        Only meaningful while nobody writes.
+        Nothing also of a WAL that has started over, or was cut: all of it is in the database file.
+        Otherwise only meaningful while nobody writes.
         """
         header = self._header
-        if header is None or not self._taken:
+        if header is None or not self._taken or self._generation_changed():
             return None
         offsets: dict[int, int] = {}
         n_pages = 0
         for frame, pgno, commit in self._frame_headers():
             offsets[pgno] = self._offset(frame) + FRAME_HEADER_BYTES
             n_pages = commit or n_pages
+        if not n_pages or self._generation_changed():
+            return None
         return Overlay(self._fd, header.page_size, offsets, n_pages)
 
     def position(self) -> ResumePoint | None:
