@@ -115,22 +115,27 @@ class WalCapture:
     # --- when to look
 
     def _written(self) -> None:
+        taken = False
         for name in self._watch.written():
             tracked = self._watched.get(name)
             if tracked is not None:
-                self.collect(tracked)
-        # Under load, commits of the next moment make one group: fewer wake-ups for everyone behind.
-        self._reactor.rest(self._watch.fd, GATHER_S)
+                taken = self.collect(tracked) or taken
+        if taken:
+            # Under load, commits of the next moment make one group: fewer wake-ups for all behind.
+            self._reactor.rest(self._watch.fd, GATHER_S)
 
-    def collect(self, tracked: Tracked) -> None:
-        """Take what is published; if frames are written but not published yet, look again soon."""
+    def collect(self, tracked: Tracked) -> bool:
+        """Take what is published; whether there was anything.
+
+        If frames are written but not published yet, look again soon.
+        """
         tail = tracked.wal
         if tail is None:
-            return
+            return False
         taken = self.take(tracked, tail, chain=tail.exclusive)
         if not tail.unpublished:
             tracked.look_again = 0
-            return
+            return taken
         tracked.look_again = 0 if taken else tracked.look_again + 1
         if 1 <= tracked.look_again <= 3:
             # publication follows the last write by some µs; a timer would take a millisecond
@@ -138,6 +143,7 @@ class WalCapture:
         if not tracked.look_scheduled:
             tracked.look_scheduled = True
             self._reactor.later(_pause_s(tracked.look_again), lambda: self._look(tracked))
+        return taken
 
     def _look(self, tracked: Tracked) -> None:
         tracked.look_scheduled = False
