@@ -282,10 +282,12 @@ class FuseCapture:
 
     def unexplained(self, capture: DatabaseCapture, commit: Commit) -> None:
         if self._primary:
-            sequence = self._unexplained[capture.name] = next(self._sequence)
-            self._send(
-                m.UnexplainedWrites(sequence, capture.name, commit.everything, commit.numbers)
-            )
+            self._report(capture.name, everything=commit.everything, numbers=commit.numbers)
+
+    def _report(self, database: str, *, everything: bool, numbers: list[int]) -> None:
+        """Have the log writer compare; told again to a new one until it says that it has."""
+        sequence = self._unexplained[database] = next(self._sequence)
+        self._send(m.UnexplainedWrites(sequence, database, everything, numbers))
 
     def wal_opened(self, database: str) -> None:
         if self._primary:
@@ -298,7 +300,7 @@ class FuseCapture:
     def wal_rewritten(self, database: str) -> None:
         if self._primary:
             self._log.info("the WAL has started over without an fsync; comparing", db=database)
-            self._send(m.WalRewritten(database))
+            self._report(database, everything=True, numbers=[])
 
     def shm_opened(self, database: str) -> None:
         if self._primary:

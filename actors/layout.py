@@ -6,6 +6,7 @@ databases/NAME/position what `NAME-pos` shows                     the owner of t
 log/                   the structured log                         every actor
 epoch                  the highest epoch this node has seen       supervisor, owner of the log
 damaged/               logs that could not be read, set aside     the owner of the log
+diverged/              logs of another history than the primary's the owner of the log
 lock                   held as long as the node runs              supervisor
 mounted                exists while the mount is in use           fuse capture
 """
@@ -42,6 +43,10 @@ class Layout:
     @property
     def damaged(self) -> Path:
         return self.data_dir / "damaged"
+
+    @property
+    def diverged(self) -> Path:
+        return self.data_dir / "diverged"
 
     @property
     def lock(self) -> Path:

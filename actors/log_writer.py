@@ -216,8 +216,6 @@ class LogWriter:
                 self._wals.open_index(self._track(name))
             case m.ShmRemoved(database=name):
                 self._wals.close_index(self._track(name))
-            case m.WalRewritten(database=name):
-                self._files.request(self._track(name), numbers=None)
             case m.UnexplainedWrites(sequence=sequence, database=name):
                 numbers = None if message.everything else message.numbers
                 self._files.request(self._track(name), sequence=sequence, numbers=numbers)
@@ -288,7 +286,9 @@ class LogWriter:
         if name not in self._tracked and not is_database(self._layout.files / name):
             return
         try:
-            self._files.recover(self._track(name), compare_all=unclean)
+            tracked = self._track(name)
+            self._files.recover(tracked, compare_all=unclean or tracked.was_replica)
+            tracked.is_primary_now()
         except FormatError as error:
             self._log.error("can't read the database; not replicated", db=name, reason=str(error))
 

@@ -24,9 +24,11 @@ from litemq.actors.replica_database import ReplicaDatabase
 from litemq.config import Config
 from litemq.errors import FormatError, GapError, LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.dbpage import BusyError
+from litemq.fs.names import is_database_name
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
+from litemq.txlog.segment_reader import TooOldError
 
 NAME = "replica_applier"
 HEARTBEAT_S = 0.25
@@ -61,6 +63,8 @@ class _Followed:
         self.taken_epoch = 0
         self.needs_repair = not database.log.trusted or database.unknown
         self.state = "ok"
+        #: why the last repair failed; told once
+        self.failure = ""
 
     def is_at(self, txid: int) -> bool:
         """Whether the file is known to show that transaction or a later one."""
@@ -140,6 +144,9 @@ class ReplicaApplier:
         """None when there is no room for its log; the next heartbeat tries again."""
         followed = self._followed.get(name)
         if followed is None:
+            if not is_database_name(name):
+                self._garbage(f"{name!r} is no name of a database", 1)
+                return None
             try:
                 database = ReplicaDatabase(
                     name,
@@ -309,7 +316,7 @@ class ReplicaApplier:
         if step is Step.FETCH:
             self._fetch(followed)
         elif step is Step.REPAIR:
-            self._begin_repair(followed)
+            self._diverged(followed, "the histories differ")
 
     def _show_primary(self) -> None:
         if self._to_fuse is not None:
@@ -366,8 +373,10 @@ class ReplicaApplier:
                 database.take(record, _epoch_at(epochs, txid, epoch))
                 followed.taken_epoch = self._epoch
         except GapError as error:
-            self._log.info("records do not fit; repairing", db=database.name, reason=str(error))
-            self._begin_repair(followed)
+            if database.log.trusted:
+                self._diverged(followed, str(error))
+            else:
+                self._begin_repair(followed)
             return False
         except FormatError as error:
             self._log.warning("dropped a damaged record", db=database.name, reason=str(error))
@@ -395,6 +404,22 @@ class ReplicaApplier:
                 CREDIT_BYTES,
             )
         )
+
+    def _diverged(self, followed: _Followed, reason: str) -> None:
+        """This node's log is not the primary's: keep it, say so, and take over the primary's."""
+        database = followed.database
+        kept = None
+        with contextlib.suppress(OSError):
+            kept = database.keep_history(self._layout.diverged)
+        if kept is not None:
+            self._log.warning(
+                "this log is not a part of the primary's; kept aside, repairing",
+                db=database.name,
+                reason=reason,
+                aside=str(kept),
+                txid=database.log.head.txid,
+            )
+        self._begin_repair(followed)
 
     def _begin_repair(self, followed: _Followed) -> None:
         database = followed.database
@@ -452,6 +477,9 @@ class ReplicaApplier:
             case m.RepairNeeded(database=name, reason=reason):
 
                 def repair(followed: _Followed) -> None:
+                    if "ahead" in reason or "histories" in reason:
+                        self._diverged(followed, reason)
+                        return
                     self._log.info("repairing", db=name, reason=reason)
                     self._begin_repair(followed)
 
@@ -512,7 +540,11 @@ class ReplicaApplier:
             self._repair_failed(followed, str(error))
 
     def _repair_failed(self, followed: _Followed, reason: str) -> None:
-        self._log.warning("a repair failed; trying again", db=followed.database.name, reason=reason)
+        if reason != followed.failure:
+            self._log.warning(
+                "a repair failed; trying again", db=followed.database.name, reason=reason
+            )
+        followed.failure = reason
         followed.drop_repair()
         followed.following.done()
         followed.needs_repair = True
@@ -539,6 +571,7 @@ class ReplicaApplier:
         followed.drop_repair()
         followed.following.done()
         followed.state = "ok"
+        followed.failure = ""
         self._applied(followed)
 
     # --- applying
@@ -568,7 +601,7 @@ class ReplicaApplier:
         except BusyError:
             self._retry(followed, BUSY_RETRY_S)
             return False
-        except NotADatabaseError as error:
+        except (NotADatabaseError, TooOldError) as error:
             database.close_writer()
             self._needs_repair(followed, str(error))
             return False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from litemq.txlog.segment_reader import SegmentReader
 BATCH_BYTES = 16 * 1024 * 1024
 #: pages read at once when the file is compared with the log
 COMPARE_PAGES = 256
+#: read from the log at once (bytes)
+READ_BYTES = 1024 * 1024
 #: how often a change of journal mode that readers block is tried again
 MODE_RETRY_S = 1.0
 
@@ -74,6 +76,9 @@ class ReplicaDatabase:
         self._tail = bytes.fromhex(self.log.state.page1_tail)
         self._mode_retry_s = 0.0
         self._saved = self.applied
+        self._unsaved_bytes = 0
+        #: up to this TXID the file may have been brought before the last end of this actor
+        self._doubtful = self.log.head.txid
         self._fingerprint = _fingerprint(path)
         #: whether the file is known to be what this log made it
         self.checked = not self.log.n_pages or self._left_alone()
@@ -147,6 +152,9 @@ class ReplicaDatabase:
             len(data) for _, transaction in self._pending for _, data in transaction.pages
         )
         self._fingerprint = _fingerprint(self.path)
+        self._unsaved_bytes += batch.bytes
+        if self._unsaved_bytes > BATCH_BYTES:
+            self.save()
         self.show()
         return not self.caught_up
 
@@ -155,16 +163,23 @@ class ReplicaDatabase:
         wanted = self.applied.txid + 1
         if wanted > flushed:
             return None
+        if wanted <= self._doubtful:
+            # What the file holds of this is not known: it must not show any state in between.
+            return _merge(self._logged(wanted, self._doubtful), limit=None)
         entries = [
             entry for entry in self._pending if wanted <= entry[1].header.max_txid <= flushed
         ]
         if not entries or entries[0][1].header.max_txid != wanted:
-            entries = [
-                (self.log.epochs.at(transaction.header.max_txid), transaction)
-                for transaction in map(ltx.decode, self._reader.read(wanted, BATCH_BYTES))
-                if transaction.header.max_txid <= flushed
-            ]
-        return _merge(entries)
+            return _merge(self._logged(wanted, flushed), limit=BATCH_BYTES)
+        return _merge(entries, limit=BATCH_BYTES)
+
+    def _logged(self, first: int, last: int) -> Iterator[tuple[int, Transaction]]:
+        """Transactions from the log, with their epochs. Raises TooOldError, FormatError."""
+        while first <= last:
+            for record in self._reader.read(first, READ_BYTES):
+                if first <= last:
+                    yield self.log.epochs.at(first), ltx.decode(record)
+                first += 1
 
     def _write(self, batch: _Batch) -> None:
         page1 = batch.pages.get(1)
@@ -221,6 +236,7 @@ class ReplicaDatabase:
             self.log.state.page1_tail = self._tail.hex()
             self.log.save_state()
             self._saved = self.applied
+            self._unsaved_bytes = 0
 
     def _left_alone(self) -> bool:
         """Whether the file is as a clean end left it; asked once, for it is about to change."""
@@ -304,6 +320,18 @@ class ReplicaDatabase:
 
     # --- after a repair
 
+    def keep_history(self, directory: Path) -> Path | None:
+        """Keep the log that a repair is about to replace; None if there is nothing in it."""
+        first, last = self.log.range
+        if not last:
+            return None
+        kept = directory / f"{self.name}-{first:016x}-{last:016x}"
+        kept.mkdir(parents=True, exist_ok=True)
+        for segment in (self.directory / "log").iterdir():
+            with contextlib.suppress(FileExistsError):
+                os.link(segment, kept / segment.name)
+        return kept
+
     def suspect(self) -> None:
         """The file is about to leave the states of the log.
 
@@ -344,6 +372,7 @@ class ReplicaDatabase:
             position, head.page_size, head.pages, checksums, EpochTable.from_list(epochs)
         )
         self.applied = position
+        self._doubtful = 0
         self._pending = []
         self._pending_bytes = 0
         self.timestamp_ms = head.timestamp_ms
@@ -353,14 +382,15 @@ class ReplicaDatabase:
         self.show()
 
 
-def _merge(entries: list[tuple[int, Transaction]]) -> _Batch | None:
+def _merge(entries: Iterable[tuple[int, Transaction]], *, limit: int | None) -> _Batch | None:
+    """One batch of them, of `limit` bytes or a little more."""
     batch: _Batch | None = None
     for epoch, transaction in entries:
         header = transaction.header
         position = Position(epoch, header.max_txid, transaction.post_checksum)
         if batch is None:
             batch = _Batch({}, position, header.commit, header.page_size, False, 0)
-        elif batch.bytes > BATCH_BYTES:
+        elif limit is not None and batch.bytes > limit:
             break
         if header.commit == 0:
             batch.dropped = True

@@ -85,6 +85,17 @@ class Tracked:
             and header.wal_offset >= sequence
         )
 
+    @property
+    def was_replica(self) -> bool:
+        """Whether SQLite has applied pages here: then page 1 holds its own bookkeeping."""
+        return bool(self.log.state.page1_tail)
+
+    def is_primary_now(self) -> None:
+        """The database has been compared with the log."""
+        if self.was_replica:
+            self.log.state.page1_tail = ""
+            self.log.save_state()
+
     def show_position(self) -> None:
         """Bring `NAME-pos` up to date."""
         if self.log.n_pages:

@@ -18,6 +18,7 @@ from litemq.actors.replicas import Replica
 from litemq.errors import CorruptRecordError, LiteMQError
 from litemq.fs.dbpage import BusyError, PageReader
 from litemq.transport import messages as m
+from litemq.transport.frames import MAX_FRAME_BYTES
 from litemq.txlog import ltx
 from litemq.txlog.checksums import lock_page, read_page_checksums
 from litemq.txlog.position import Position
@@ -27,6 +28,8 @@ from litemq.txlog.state import load as load_state
 #: a piece of a transfer, before compression (bytes)
 CHUNK_BYTES = 512 * 1024
 MAX_RECORDS = 2048
+#: a larger record travels as the pages of a repair (bytes)
+MAX_RECORD_BYTES = MAX_FRAME_BYTES - 1024 * 1024
 #: pages read in one SQLite read transaction (bytes)
 READ_BYTES = 256 * 1024
 
@@ -162,6 +165,8 @@ class RecordTransfer(Transfer):
             return self._need_repair("the log is damaged")
         if not records:
             raise LiteMQError(f"TXID {self._next} is missing from the log of {self.database}")
+        if any(len(record) > MAX_RECORD_BYTES for record in records):
+            return self._need_repair("a transaction is larger than a message can be")
         if self._checksum is not None and ltx.peek(records[0]).pre_checksum != self._checksum:
             return self._need_repair("the histories differ")
         self._checksum = None
@@ -202,7 +207,9 @@ class RepairTransfer(Transfer):
     ) -> None:
         super().__init__(source, replica, number, database, credit)
         self._page_size = page_size
-        self._theirs = bytearray(8 * pages)
+        head = source.heads.get(database)
+        #: more than we have need not be known; nobody makes us take more memory
+        self._theirs = bytearray(8 * min(pages, 0 if head is None else head.pages))
         self._wanted: array[int] | None = None
         self._sent = 0
         self._begin: m.Head | None = None
@@ -214,11 +221,9 @@ class RepairTransfer(Transfer):
 
     def add_checksums(self, first_page: int, checksums: bytes, final: bool) -> None:
         """The replica's page checksums from `first_page` (1 is the first) on."""
-        start = (first_page - 1) * 8 if first_page else 0
-        if start + len(checksums) > len(self._theirs):
-            self.refuse("more checksums than pages")
-            return
-        self._theirs[start : start + len(checksums)] = checksums
+        start = min((first_page - 1) * 8 if first_page else 0, len(self._theirs))
+        known = checksums[: len(self._theirs) - start]
+        self._theirs[start : start + len(known)] = known
         self._complete = self._complete or final
         self._touched_s = time.monotonic()
 
@@ -305,6 +310,9 @@ class RepairTransfer(Transfer):
                 return False
             if not records:
                 raise LiteMQError(f"TXID {self._next} is missing from the log of {self.database}")
+            if any(len(record) > MAX_RECORD_BYTES for record in records):
+                self.refuse("a transaction made meanwhile is larger than a message can be")
+                return False
             if self._send_records(records, self._next, last=False):
                 self._next += len(records)
             return not self.busy and self._credit > 0

@@ -23,10 +23,10 @@ Name = Annotated[str, Meta(min_length=1, max_length=255)]
 U64 = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 #: A checksum as signed 64 bits would not fit MessagePack's range checks; it travels as 16 hex
 #: digits.
-Hex64 = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Count = Annotated[int, Meta(ge=0, le=1 << 32)]
 #: Where a replica listens for answers: never a local endpoint, whoever asks.
-AnswerAddress = Annotated[str, Meta(pattern=r"^tcp://[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")]
+AnswerAddress = Annotated[str, Meta(pattern=r"^tcp://[A-Za-z0-9.-]{1,253}:[0-9]{1,5}\Z")]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -124,12 +124,6 @@ class WalOpened(Message, frozen=True):
 
 class WalRemoved(Message, frozen=True):
     """The `-wal` file is gone; everything in it had been captured."""
-
-    database: Name
-
-
-class WalRewritten(Message, frozen=True):
-    """A frame that had been captured was overwritten within its generation."""
 
     database: Name
 
@@ -522,6 +516,6 @@ def decode(data: bytes) -> Message:
     """The message in `data`. Raises ProtocolError for anything that is not exactly one."""
     try:
         message: Message = _decoder.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a message of this version: {error}") from error
     return message

@@ -1,5 +1,4 @@
-"""LTX version 3, byte for byte: one transaction is one record, the same on disk, on the wire and in
-a backup.
+"""LTX version 3, byte for byte: one transaction is one record, the same on disk and on the wire.
 
     header 100 | page frame ... | 6 zero bytes | page index | index size 8
     | post-apply checksum 8 | file checksum 8

@@ -116,7 +116,10 @@ class DatabaseLog:
         try:
             log = cls(directory, state, segments, checksums, node_id)
             is_new = stateless and not segments.last_txid
-            if not log._recover_checksums() or (power_lost and not is_new):
+            # The page checksums of a clean end are those of the last record, and nothing is torn.
+            # If not, records are lost that the database has: redoing older ones would hide that.
+            cut = segments.torn_bytes > 0 or (state.clean and not log._checksums_are_of_head())
+            if not log._recover_checksums() or cut or (power_lost and not is_new):
                 state.suspect = True
             log.trusted = not state.suspect
             state.boot_id = current_boot_id()
@@ -403,14 +406,17 @@ class DatabaseLog:
         self.head = Position(epoch, header.max_txid, ltx.post_checksum_of(last))
         self.page_size, self.n_pages = header.page_size, header.commit
 
+    def _checksums_are_of_head(self) -> bool:
+        self.checksums.resize(self.n_pages)
+        return self.checksums.total() == (self.head.checksum or EMPTY)
+
     def _recover_checksums(self) -> bool:
         """Bring pages.sum to the head by redoing the newest records; False, and emptied, if it does
         not get there.
         """
         sums = self.checksums
         wanted = self.head.checksum or EMPTY
-        sums.resize(self.n_pages)
-        if sums.total() != wanted:
+        if not self._checksums_are_of_head():
             for window in _REDO_WINDOWS:
                 if self._redo(window) < window or sums.total() == wanted:
                     break
