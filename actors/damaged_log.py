@@ -23,7 +23,11 @@ def open_log(layout: Layout, name: str, segment_bytes: int) -> DatabaseLog:
     """Open the log of a database, a new one if the old one is damaged. Raises StorageError."""
     directory = layout.database(name)
     try:
-        return DatabaseLog.open(directory, segment_bytes=segment_bytes, node_id=0)
+        opened = DatabaseLog.open(directory, segment_bytes=segment_bytes, node_id=0)
+        if opened.head.txid and not opened.head.epoch:
+            opened.close(clean=False)
+            raise FormatError(f"state.json in {directory} is lost, and with it the epochs")
+        return opened
     except FormatError as error:
         last = _last_shown(layout.position(name))
         aside = _set_aside(layout, directory)

@@ -38,6 +38,7 @@ class State:
     applied: Position = ZERO  # replicas: what their database file holds at least
     page1_tail: str = ""  # replicas: hex of the 12 bookkeeping bytes SQLite keeps on page 1
     fingerprint: str = ""  # replicas: of the database file as a clean end left it
+    last: Position = ZERO  # where the log was closed; counts only if `clean`
 
     def save(self, directory: Path) -> None:
         """Raises StorageError; then the old file stands."""
@@ -49,6 +50,7 @@ class State:
             "epochs": self.epochs.to_list(),
             "boot_id": self.boot_id,
             "clean": self.clean,
+            "last": self.last.text,
             "suspect": self.suspect,
             "resetting": self.resetting,
             "applied": self.applied.text,
@@ -77,6 +79,7 @@ def load(directory: Path) -> State | None:
             epochs=EpochTable.from_list(epochs),
             boot_id=str(document["boot_id"]),
             clean=document["clean"] is True,
+            last=positions.parse(document.get("last", ZERO.text)),
             suspect=document["suspect"] is True,
             resetting=document["resetting"] is True,
             applied=positions.parse(document["applied"]),

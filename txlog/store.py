@@ -116,9 +116,14 @@ class DatabaseLog:
         try:
             log = cls(directory, state, segments, checksums, node_id)
             is_new = stateless and not segments.last_txid
-            # The page checksums of a clean end are those of the last record, and nothing is torn.
-            # If not, records are lost that the database has: redoing older ones would hide that.
-            cut = segments.torn_bytes > 0 or (state.clean and not log._checksums_are_of_head())
+            if state.clean and state.last.txid > log.head.txid:
+                raise FormatError(
+                    f"the log in {directory} ends with TXID {log.head.txid}, "
+                    f"but was closed with {state.last.text}"
+                )
+            # The page checksums may be ahead of a torn log: it has lost records that the database
+            # has, and redoing older ones would hide that.
+            cut = segments.torn_bytes > 0 and not log._checksums_are_of_head()
             if not log._recover_checksums() or cut or (power_lost and not is_new):
                 state.suspect = True
             log.trusted = not state.suspect
@@ -356,6 +361,7 @@ class DatabaseLog:
             self._segments.sync()
             self.checksums.sync()
             self.state.clean = True
+            self.state.last = self.head
             self.state.save(self.directory)
         self._segments.close()
         self.checksums.close()
