@@ -8,7 +8,9 @@ Always true: what differs becomes one transaction.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from litemq import log
 from litemq.actors.group_commit import GroupCommit
@@ -20,10 +22,25 @@ from litemq.actors.wal_capture import REOPEN_S, WalCapture, close_in_mount
 from litemq.errors import FormatError, NotADatabaseError
 from litemq.fs.comparison import compare
 from litemq.fs.journal import is_active
-from litemq.fs.locks import SharedLock
+from litemq.fs.locks import SharedLock, WalLocks
 from litemq.fs.wal_tail import Overlay, WalTail
 
 LOCK_RETRY_S = 0.005
+
+
+@dataclass(slots=True)
+class _Quiet:
+    """A database that nobody can write: SQLite's locks are held, by us."""
+
+    tracked: Tracked
+    fd: int
+    locks: WalLocks | None
+
+    def end(self) -> None:
+        if self.locks is not None:
+            self.locks.release()
+        close_in_mount(self.fd)  # an OFD lock goes with its descriptor
+        self.tracked.opening = False
 
 
 class FileCapture:
@@ -39,9 +56,14 @@ class FileCapture:
         *,
         mount_path: Callable[[str], str],
         explained: Callable[[str, int], object],
+        ask_report: Callable[[int, str], object],
         beat: Callable[[], None],
     ) -> None:
-        """`explained` is told database and report number when a report has been dealt with."""
+        """`explained` is told database and report number when a report has been dealt with.
+
+        `ask_report`, with a token and a database, has the mount report what it has not yet;
+        `reported` is then to be called with the token.
+        """
         self._group = group
         self._wals = wals
         self._reactor = reactor
@@ -49,6 +71,8 @@ class FileCapture:
         self._layout = layout
         self._mount_path = mount_path
         self._explained = explained
+        self._ask_report = ask_report
+        self._quiet: dict[int, _Quiet] = {}
         self._beat = beat
         self._log = log.get()
 
@@ -91,49 +115,74 @@ class FileCapture:
             return
         tracked.opening = True
 
-        def again() -> None:
-            self._try(tracked)
-
         def opened(fd: int | None) -> None:
-            tracked.opening = False
             if fd is None:
+                tracked.opening = False
                 if os.path.exists(self._path(tracked)):
-                    self._reactor.later(REOPEN_S, again)
+                    self._again(tracked, REOPEN_S)
                 else:
                     tracked.comparing = None  # unlinked meanwhile
                 return
-            try:
-                done = tracked.comparing is None or self._compare_locked(tracked, fd)
-            finally:
-                close_in_mount(fd)  # an OFD lock goes with its descriptor
-            if not done:
-                self._reactor.later(LOCK_RETRY_S, again)
+            quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
+            if quiet is None:
+                close_in_mount(fd)
+                tracked.opening = False
+                self._again(tracked, LOCK_RETRY_S)
+            elif tracked.comparing is not None and tracked.comparing.numbers is None:
+                self._compare_quiet(quiet)
+            else:
+                # Others may have been written since the report: without them, we would log half
+                # a transaction. Now that nobody writes, the mount tells of them, too.
+                token = secrets.randbits(62)
+                self._quiet[token] = quiet
+                self._ask_report(token, tracked.name)
 
         self._helper.open_file(self._mount_path(tracked.name), opened)
 
-    def _compare_locked(self, tracked: Tracked, fd: int) -> bool:
-        """Compare now if no writer is in the middle of a transaction; false: try again."""
+    def _again(self, tracked: Tracked, after_s: float) -> None:
+        self._reactor.later(after_s, lambda: self._try(tracked))
+
+    def reported(self, token: int) -> None:
+        """The mount has reported all that was written before we asked with this token."""
+        quiet = self._quiet.pop(token, None)
+        if quiet is not None:
+            self._compare_quiet(quiet)
+
+    def start_over(self) -> None:
+        """The mount may not answer what it was asked before."""
+        waiting = list(self._quiet.values())
+        self._quiet.clear()
+        for quiet in waiting:
+            quiet.end()
+            self._again(quiet.tracked, LOCK_RETRY_S)
+
+    def _keep_quiet(self, tracked: Tracked, fd: int) -> _Quiet | None:
+        """Keep writers from beginning; None if one is in the middle of a transaction."""
         if not SharedLock(fd).take() or self._journal_active(tracked):
-            return False
+            return None
         tail = tracked.wal
         locks = None if tail is None else tail.lock_writers()
         if tail is not None and locks is None:
-            return False
+            return None
+        return _Quiet(tracked, fd, locks)
+
+    def _compare_quiet(self, quiet: _Quiet) -> None:
+        tracked = quiet.tracked
         try:
-            self._compare_now(tracked)
+            if tracked.comparing is not None:
+                self._compare_now(tracked)
         except NotADatabaseError as error:
             self._log.info(
                 "not a SQLite database; not replicated", db=tracked.name, reason=str(error)
             )
         except FormatError:
-            return False  # half written: wait for the rest
+            self._again(tracked, LOCK_RETRY_S)  # half written: wait for the rest
+            return
         except FileNotFoundError:
             pass
         finally:
-            if locks is not None:
-                locks.release()
+            quiet.end()
         self._done(tracked)
-        return True
 
     def _compare_now(self, tracked: Tracked) -> None:
         wanted, tail = tracked.comparing, tracked.wal

@@ -164,7 +164,10 @@ class FuseCapture:
                     del self._unexplained[database]
             case m.LogWriterStarted(token=token):
                 self._resync(token)
-            case m.EchoCapture(token=number):
+            case m.EchoCapture(token=number, database=database):
+                file = self._tree.by_name.get(database)
+                if isinstance(file, DatabaseFile):
+                    file.report_unexplained()
                 self._send(m.CaptureEcho(number))
             case m.CaptureReady(token=token):
                 if token == self._resync_token:

@@ -77,6 +77,7 @@ class LogWriter:
             self._layout,
             mount_path=self._mount_path,
             explained=lambda name, number: self._to_fuse.send(m.WritesExplained(number, name)),
+            ask_report=lambda token, name: self._to_fuse.send(m.EchoCapture(token, name)),
             beat=self._beat,
         )
         self._tracked: dict[str, Tracked] = {}
@@ -256,6 +257,7 @@ class LogWriter:
             self._rejoin(message)
         for number in self._barriers:
             self._to_fuse.send(m.EchoCapture(number))
+        self._files.start_over()
         self._group.after(None, self._report_ready)
 
     def _report_ready(self, errno: int) -> None:
@@ -384,7 +386,9 @@ class LogWriter:
 
     def _barrier_reached(self, number: int) -> None:
         message = self._barriers.pop(number, None)
-        if message is not None:
+        if message is None:
+            self._files.reported(number)
+        else:
             for tracked in self._tracked.values():
                 self._wals.take_published(tracked)
             self._answer_barrier(message)

@@ -177,9 +177,13 @@ class CaptureReady(Message, frozen=True):
 
 
 class EchoCapture(Message, frozen=True):
-    """Answer me behind everything you have sent so far."""
+    """Answer me behind everything you have sent so far.
+
+    With a database: and behind a report of its unexplained writes up to this moment.
+    """
 
     token: U64
+    database: str = ""
 
 
 class OpenGate(Message, frozen=True):
