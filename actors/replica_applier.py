@@ -380,7 +380,10 @@ class ReplicaApplier:
             return False
         except FormatError as error:
             self._log.warning("dropped a damaged record", db=database.name, reason=str(error))
-            self._fetch(followed)
+            if followed.following.phase is Phase.FETCHING:
+                self._begin_repair(followed)  # it is damaged in the primary's log
+            else:
+                self._fetch(followed)
             return False
         return True
 
@@ -425,12 +428,14 @@ class ReplicaApplier:
         database = followed.database
         if not self._admitted:
             followed.needs_repair = True
+            followed.following.done()
             return
         try:
             page_size, sums = database.file_checksums()
         except LiteMQError as error:
             self._log.warning("can't read the database", db=database.name, reason=str(error))
             followed.needs_repair = True
+            followed.following.done()
             return
         followed.needs_repair = False
         followed.drop_repair()
