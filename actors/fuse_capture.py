@@ -283,6 +283,9 @@ class FuseCapture:
             self._room = Event()
             await self._room.wait()
 
+    def unexplained_pending(self, database: str) -> bool:
+        return database in self._unexplained
+
     def unexplained(self, capture: DatabaseCapture, commit: Commit) -> None:
         if self._primary:
             self._report(capture.name, everything=commit.everything, numbers=commit.numbers)

@@ -180,6 +180,9 @@ class Gatekeeper(Protocol):
     async def hand_over(self, capture: DatabaseCapture, commit: Commit) -> None:
         """Give an ended transaction to the log writer; returns at once unless it is large."""
 
+    def unexplained_pending(self, database: str) -> bool:
+        """Whether such a report is not in the log yet."""
+
     def unexplained(self, capture: DatabaseCapture, commit: Commit) -> None:
         """Bytes changed without journal or WAL."""
 

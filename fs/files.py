@@ -9,6 +9,7 @@ gatekeeper first.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from errno import ENOSPC
 from time import monotonic
 
@@ -203,6 +204,18 @@ class DatabaseFile(File):
             self.gatekeeper.unexplained(self.capture, commit)
 
 
+def _take_from(path: str, capture: DatabaseCapture) -> Commit | None:
+    """The pages of the database file at `path` that changed; None if there is no such file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return capture.take(fd)
+    finally:
+        os.close(fd)
+
+
 class JournalFile(File):
     """A rollback journal: its end is the end of a transaction, committed or rolled back."""
 
@@ -244,14 +257,9 @@ class JournalFile(File):
         # journal or the scan of the next start tells what happened.
         if not self.capture.changed or not self.gatekeeper.capturing:
             return None
-        try:
-            fd = os.open(self.database_path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            return self.capture.take(fd)
-        finally:
-            os.close(fd)
+        if self.gatekeeper.unexplained_pending(self.capture.name):
+            self.capture.everything = True  # or the earlier changes would come later in the log
+        return _take_from(self.database_path, self.capture)
 
     async def _ended(self, commit: Commit | None) -> None:
         self.capture.journal_active = False
@@ -282,12 +290,30 @@ class WalFile(File):
         if self.gatekeeper.refuse_errno:
             self.check_writable()
         capture = self.capture
-        if offset == 0 and capture.wal_end:
-            await self._starts_over()
+        if offset == 0:
+            if capture.wal_end:
+                await self._starts_over()
+            else:
+                await self._hand_over_the_rest()
         written = os.pwrite(self.fd, data, offset)
         if capture.wal_written(offset, written):
             self.gatekeeper.wal_rewritten(capture.name)
         return written
+
+    async def _hand_over_the_rest(self) -> None:
+        """WAL mode begins: what was written before it must stand before it in the log.
+
+        The database file is at rest, for it changes by checkpoints from here on.
+        """
+        capture, gatekeeper = self.capture, self.gatekeeper
+        if not gatekeeper.capturing:
+            return
+        if gatekeeper.unexplained_pending(capture.name):
+            capture.everything = True
+        commit = _take_from(os.path.join(os.path.dirname(self.path), capture.name), capture)
+        if commit is not None:
+            # no data: then the caller waits until it is in the log
+            await gatekeeper.hand_over(capture, replace(commit, data=None))
 
     async def truncate(self, size: int) -> None:
         capture = self.capture
