@@ -123,7 +123,9 @@ class FuseCapture:
 
     def _unmount(self) -> None:
         self._session.unmount()
-        if self._mounted or not self._unclean:
+        # what is not in the log yet is found by comparing, at the next start
+        left = self._unexplained or any(each.changed for each in self._tree.captures.values())
+        if (self._mounted or not self._unclean) and not left:
             self._layout.mounted.unlink(missing_ok=True)
         close_all()
 
@@ -184,6 +186,9 @@ class FuseCapture:
             case m.CloseWrites(reply_to=reply_to):
                 self._closed = True
                 self.refuse_errno = 30  # EROFS
+                for file in self._tree.by_name.values():
+                    if isinstance(file, DatabaseFile):
+                        file.report_unexplained()
                 reply = Sender(reply_to)
                 reply.send(m.WritesClosed())
                 reply.close()

@@ -37,6 +37,8 @@ HEARTBEAT_S = 0.25
 SYNC_S = 1.0
 RETENTION_S = 5.0
 ACK_S = 0.05
+#: how long a barrier waits for comparisons under way
+BARRIER_PATIENCE_S = 2.0
 
 
 class LogWriter:
@@ -389,9 +391,17 @@ class LogWriter:
         if message is None:
             self._files.reported(number)
         else:
-            for tracked in self._tracked.values():
-                self._wals.take_published(tracked)
-            self._answer_barrier(message)
+            self._answer_when_compared(message, time.monotonic() + BARRIER_PATIENCE_S)
+
+    def _answer_when_compared(self, message: m.Barrier, deadline_s: float) -> None:
+        """A comparison may wait for a transaction that takes its time: then go on without it."""
+        asked = [t for t in self._tracked.values() if message.database in ("", t.name)]
+        if any(t.comparing is not None for t in asked) and time.monotonic() < deadline_s:
+            self._reactor.later(0.005, lambda: self._answer_when_compared(message, deadline_s))
+            return
+        for tracked in self._tracked.values():
+            self._wals.take_published(tracked)
+        self._answer_barrier(message)
 
     def _answer_barrier(self, message: m.Barrier) -> None:
         def answer(_errno: int) -> None:

@@ -192,6 +192,41 @@ def test_writer_when_killed_in_a_transaction_then_the_next_one_goes_on(
         assert app.one("PRAGMA integrity_check") == "ok"
 
 
+def test_journal_off_when_wal_mode_follows_then_the_order_is_kept(
+    shared: Cluster, name: str
+) -> None:
+    """What neither journal nor WAL explains is logged late, but before what comes after it."""
+    with shared.primary.connect(name) as app:
+        app.script("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", "CREATE TABLE t(x, y)")
+        for number in range(30):
+            app.script(
+                f"INSERT INTO t VALUES({number}, hex(zeroblob(3000)))",
+                "UPDATE t SET y = y || x",
+                f"PRAGMA journal_mode={('wal', 'delete', 'truncate')[number % 3]}",
+                f"INSERT INTO t VALUES({number}, 'then')",
+                "DELETE FROM t WHERE x % 4 = 2",
+                "PRAGMA journal_mode=OFF",
+            )
+    shared.agree(name)
+    assert not shared.replicas[0].logged("repair", db=name)
+
+
+def test_journal_off_when_the_node_stops_at_once_then_nothing_is_left_behind(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """A drain does not end before writes that nothing explains are in the log."""
+    cluster = new_cluster()
+    cluster.replicas[0].announce("the primary is silent")
+    for _ in range(3):
+        with cluster.primary.connect("a.db") as app:
+            app.script("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF")
+            app.sql("CREATE TABLE IF NOT EXISTS t(x)")
+            app.sql("INSERT INTO t VALUES(hex(zeroblob(30000)))")
+            cluster.primary.stop()
+        cluster.primary.start()
+        cluster.agree("a.db")
+
+
 # --- files
 
 
