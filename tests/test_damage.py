@@ -84,15 +84,24 @@ def node_of(cluster: Cluster, role: str) -> Node:
     return cluster.primary if role == "primary" else cluster.replicas[0]
 
 
-@pytest.mark.parametrize("role", ["primary", "replica"])
 @pytest.mark.parametrize(
-    "place",
+    ("role", "place"),
     [
-        "middle",
-        "last record",
-        pytest.param("last byte", marks=pytest.mark.torture),
-        pytest.param("cut", marks=pytest.mark.torture),
-        "nothing left",
+        ("primary", "middle"),
+        ("replica", "middle"),
+        ("primary", "last record"),
+        ("replica", "nothing left"),
+        *[
+            pytest.param(role, place, marks=pytest.mark.torture)
+            for role, place in (
+                ("replica", "last record"),
+                ("primary", "last byte"),
+                ("replica", "last byte"),
+                ("primary", "cut"),
+                ("replica", "cut"),
+                ("primary", "nothing left"),
+            )
+        ],
     ],
 )
 def test_segment_when_it_is_damaged_at_rest_then_it_is_set_aside(
@@ -175,8 +184,6 @@ def test_segment_when_it_is_damaged_under_a_running_primary_then_late_replicas_a
         ("text", False),
         ("header", True),
         ("short", False),
-        ("empty", True),
-        ("gone", False),
         *[
             pytest.param(damage, companions, marks=pytest.mark.torture)
             for damage, companions in (
@@ -186,6 +193,8 @@ def test_segment_when_it_is_damaged_under_a_running_primary_then_late_replicas_a
                 ("short", True),
                 ("empty", False),
                 ("gone", True),
+                ("empty", True),
+                ("gone", False),
             )
         ],
     ],

@@ -233,8 +233,15 @@ def test_processes_when_listed_then_their_titles_say_who_is_who(
         assert len(json_lines) == len(node.log())
 
 
-@pytest.mark.parametrize("mode", ["wal", "delete"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "mode"),
+    [
+        (signal.SIGTERM, "wal"),
+        (signal.SIGINT, "delete"),
+        pytest.param(signal.SIGINT, "wal", marks=pytest.mark.torture),
+        pytest.param(signal.SIGTERM, "delete", marks=pytest.mark.torture),
+    ],
+)
 def test_node_when_stopped_under_load_then_every_acknowledged_row_is_on_the_replica(
     new_cluster: Callable[..., Cluster], mode: str, number: signal.Signals
 ) -> None:
