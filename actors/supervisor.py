@@ -41,6 +41,8 @@ LOCK_PAUSE_S = 0.02
 #: a step of the shutdown that takes longer is given up
 DRAIN_STEP_S = 5.0
 STOP_S = 5.0
+#: an actor that has not given its first sign of life is waited for at least this long
+START_S = 60.0
 
 
 @dataclass(slots=True)
@@ -239,7 +241,10 @@ class Supervisor:
     def _watch(self) -> None:
         now = time.monotonic()
         for actor in self._actors.values():
-            if actor.pid and now - actor.heard_s > self._config.supervisor.hung_after_s:
+            patience_s = self._config.supervisor.hung_after_s
+            if actor.alive is None:  # a cold disk can take its time over the imports
+                patience_s = max(patience_s, START_S)
+            if actor.pid and now - actor.heard_s > patience_s:
                 self._log.warning("actor gives no sign of life; killed", hung=actor.name)
                 actor.heard_s = now
                 _kill(actor.pid, signal.SIGKILL)

@@ -98,5 +98,7 @@ rm -f "$venv/.installed"
 # mypy reads no editable installs; it finds the package through this link.
 mkdir -p "$venv/src"
 ln -sfn ../.. "$venv/src/litemq"
+# What was installed is written out now, rather than under the feet of what runs next.
+sync -f "$venv"
 printf '%s\n' "$stamp" >"$venv/.installed"
 say "done; the command is $venv/bin/litemq"

@@ -34,8 +34,8 @@ from litemq.transport.sockets import Receiver, Sender
 from litemq.txlog.checksums import EMPTY, read_page_checksums
 from litemq.txlog.position import Position, parse
 
-START_S = 20.0
-STOP_S = 20.0
+START_S = 60.0
+STOP_S = 40.0
 STATUS_S = 5.0
 #: heartbeats come this often in tests, so that a gap is noticed soon
 HEARTBEAT = "100ms"
