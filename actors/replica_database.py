@@ -63,6 +63,8 @@ class ReplicaDatabase:
         self.directory = layout.database(name)
         self.log = open_log(layout, name, segment_bytes)
         self.applied: Position = self.log.state.applied
+        if self.log.trusted and self.applied.txid < self.log.state.base.txid:
+            self.applied = self.log.state.base  # a log starts behind what its file shows
         self.timestamp_ms = 0
         try:
             self._position = PositionFile(layout.position(name))
@@ -368,6 +370,9 @@ class ReplicaDatabase:
         position = head.position.value
         if page1 is not None:
             self._tail = bookkeeping(page1)
+        # with the reset, not after it: a kill in between would leave a log that nobody has applied
+        self.log.state.applied = position
+        self.log.state.page1_tail = self._tail.hex()
         self.log.reset(
             position, head.page_size, head.pages, checksums, EpochTable.from_list(epochs)
         )
