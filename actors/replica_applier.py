@@ -9,6 +9,7 @@ what bears a lower one is refused.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -614,7 +615,8 @@ class ReplicaApplier:
             if followed.state != "failing":
                 self._log.warning("can't apply", db=database.name, reason=str(error))
             followed.state = "failing"
-            database.close_writer()
+            if error.errno != errno.ENOSPC:  # a full disk: the connection keeps -shm for readers
+                database.close_writer()
             self._retry(followed, FAILED_RETRY_S)
             return False
         followed.state = "ok"

@@ -150,7 +150,7 @@ def run_bank(new_cluster: Callable[..., Cluster], mode: str, sync: str, seconds:
     for node in cluster.nodes:
         node.announce(*KILLED)
     with a_bank(cluster, mode, sync, tellers=3) as bank:
-        eventually(lambda: bank.acknowledged(0), what="the first transfer")
+        eventually(lambda: bank.acknowledged(0), timeout_s=60, what="the first transfer")
         work_for(seconds, chance, lambda: kill_something(bank, chance))
     check(bank, 3)
 
@@ -187,7 +187,7 @@ def test_bank_when_the_whole_primary_is_killed_then_it_comes_back_with_everythin
     with a_bank(cluster, mode, "NORMAL", tellers=2) as bank:
         for _ in range(3):
             before = len(bank.acknowledged(0))
-            eventually(lambda before=before: len(bank.acknowledged(0)) > before + 50)
+            eventually(lambda before=before: len(bank.acknowledged(0)) > before + 20, timeout_s=60)
             cluster.primary.kill()
             cluster.primary.start()
     check(bank, 2)
@@ -205,7 +205,7 @@ def test_bank_when_the_whole_replica_is_killed_then_it_catches_up(
     with a_bank(cluster, "WAL", "NORMAL", tellers=2) as bank:
         for _ in range(3):
             before = len(bank.acknowledged(0))
-            eventually(lambda before=before: len(bank.acknowledged(0)) > before + 50)
+            eventually(lambda before=before: len(bank.acknowledged(0)) > before + 20, timeout_s=60)
             replica.kill()
             replica.start()
     check(bank, 2)
