@@ -111,7 +111,11 @@ def run(new_cluster: Callable[..., Cluster], mode: str, synchronous: str, second
         if mode == "wal":
             writers.checkpoint()
         for who in range(WRITERS):
-            eventually(lambda who=who: writers.acknowledged(who), what=f"writer {who} writes")
+            eventually(
+                lambda who=who: writers.acknowledged(who),
+                timeout_s=60,
+                what=f"writer {who} writes",
+            )
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
             time.sleep(chance.uniform(0.05, 0.5))
@@ -133,7 +137,11 @@ def run(new_cluster: Callable[..., Cluster], mode: str, synchronous: str, second
                 assert not missing, f"lost on {node.name}: {sorted(missing)[:10]} of writer {who}"
 
 
-@pytest.mark.parametrize(("mode", "synchronous"), [("wal", "OFF"), ("delete", "FULL")])
+@pytest.mark.parametrize(
+    ("mode", "synchronous"),
+    # With OFF in WAL mode, a writer may wait long for its turn: SQLite's locks are not fair.
+    [pytest.param("wal", "OFF", marks=pytest.mark.torture), ("delete", "FULL")],
+)
 def test_writers_when_killed_between_checkpoints_then_what_was_acknowledged_arrives(
     new_cluster: Callable[..., Cluster], mode: str, synchronous: str
 ) -> None:
