@@ -137,11 +137,7 @@ def run(new_cluster: Callable[..., Cluster], mode: str, synchronous: str, second
                 assert not missing, f"lost on {node.name}: {sorted(missing)[:10]} of writer {who}"
 
 
-@pytest.mark.parametrize(
-    ("mode", "synchronous"),
-    # With OFF in WAL mode, a writer may wait long for its turn: SQLite's locks are not fair.
-    [pytest.param("wal", "OFF", marks=pytest.mark.torture), ("delete", "FULL")],
-)
+@pytest.mark.parametrize(("mode", "synchronous"), [("wal", "OFF"), ("delete", "FULL")])
 def test_writers_when_killed_between_checkpoints_then_what_was_acknowledged_arrives(
     new_cluster: Callable[..., Cluster], mode: str, synchronous: str
 ) -> None:
