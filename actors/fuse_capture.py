@@ -23,6 +23,7 @@ from litemq.config import Config
 from litemq.fs.capture import Commit, DatabaseCapture
 from litemq.fs.files import DatabaseFile, ShmFile, WalFile
 from litemq.fs.operations import Operations
+from litemq.fs.page_cache import PageCache
 from litemq.fs.poll_loop import Event, PollLoop
 from litemq.fs.session import Session
 from litemq.fs.tree import Tree
@@ -85,6 +86,7 @@ class FuseCapture:
         self.capturing = primary
         self._closed = False
         self._tree = Tree(self._layout.files, self)
+        self._page_cache = PageCache(self._loop)
         self._session = Session(
             self._loop,
             str(config.mount.path),
@@ -122,6 +124,7 @@ class FuseCapture:
         self._log.warning("the mount was taken away", path=str(self._config.mount.path))
 
     def _unmount(self) -> None:
+        self._page_cache.close()
         self._session.unmount()
         # what is not in the log yet is found by comparing, at the next start
         left = self._unexplained or any(each.changed for each in self._tree.captures.values())
@@ -324,6 +327,9 @@ class FuseCapture:
     def database_removed(self, database: str) -> None:
         if self._primary:
             self._send(m.DatabaseRemoved(database))
+
+    async def store_in_page_cache(self, inode: int, offset: int, data: bytes) -> None:
+        await self._page_cache.store(inode, offset, data)
 
     def position_text(self, database: str) -> bytes | None:
         try:

@@ -195,6 +195,12 @@ class Gatekeeper(Protocol):
     def shm_removed(self, database: str) -> None: ...
     def database_removed(self, database: str) -> None: ...
 
+    async def store_in_page_cache(self, inode: int, offset: int, data: bytes) -> None:
+        """Have the kernel know these bytes of a file, if it will.
+
+        No write may be in flight there.
+        """
+
     def position_text(self, database: str) -> bytes | None:
         """Contents of `NAME-pos`; None: there is no such database."""
 

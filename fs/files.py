@@ -14,6 +14,13 @@ from errno import ENOSPC
 from time import monotonic
 
 from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, DatabaseCapture, Gatekeeper
+from litemq.fs.wal import FRAME_HEADER_BYTES
+from litemq.fs.write_out import start_write_out
+
+#: unit of the kernel's page cache (bytes)
+KERNEL_PAGE = os.sysconf("SC_PAGE_SIZE")
+#: zeros laid out ahead in a WAL: as many as it is long, within these bounds (bytes)
+AHEAD_BYTES = (32 * 1024, 256 * 1024)
 
 
 class File:
@@ -270,16 +277,22 @@ class JournalFile(File):
 class WalFile(File):
     """A write-ahead log. Frames are captured by the log writer.
 
-    Here they are only kept from being lost.
+    Here they are only kept from being lost, and the file is kept longer than what was written: its
+    frames start and end within pages of the kernel, and it splits a write at each page that it
+    does not know yet. So zeros are laid out ahead of the writer, on the disk and in the page cache.
     """
 
-    __slots__ = ("capture",)
+    __slots__ = ("capture", "fsync_expected", "laid_out")
 
     def __init__(
         self, inode: int, name: str, path: str, capture: DatabaseCapture, gatekeeper: Gatekeeper
     ) -> None:
         super().__init__(inode, name, path, gatekeeper)
         self.capture = capture
+        #: up to where a write makes the file no longer (bytes)
+        self.laid_out = 0
+        #: the last commit ended with an fsync, so the disk may begin with the next one's page early
+        self.fsync_expected = False
 
     def create(self, mode: int) -> None:
         super().create(mode)
@@ -298,7 +311,38 @@ class WalFile(File):
         written = os.pwrite(self.fd, data, offset)
         if capture.wal_written(offset, written):
             self.gatekeeper.wal_rewritten(capture.name)
+        if offset + written > self.laid_out:
+            await self._lay_out(offset + written)
+        if self.fsync_expected and written > FRAME_HEADER_BYTES:
+            self.fsync_expected = False
+            start_write_out(self.fd, offset, written)
         return written
+
+    async def fsync(self) -> None:
+        await super().fsync()
+        self.fsync_expected = True
+
+    async def _lay_out(self, end: int) -> None:
+        """Zeros behind a write that made the file longer.
+
+        While that write is in flight nobody else writes to the file, and the pages behind its end
+        are nobody's.
+        """
+        size = os.fstat(self.fd).st_size
+        self.laid_out = size
+        if end != size:
+            return
+        start = -(-size // KERNEL_PAGE) * KERNEL_PAGE
+        zeros = bytes(min(max(start, AHEAD_BYTES[0]), AHEAD_BYTES[1]))
+        self.laid_out = start + len(zeros)
+        try:
+            there_is_room = os.pwrite(self.fd, zeros, start) == len(zeros)
+        except OSError:
+            there_is_room = False
+        if not there_is_room:  # the file grows as its writer writes
+            os.ftruncate(self.fd, size)
+            return
+        await self.gatekeeper.store_in_page_cache(self.inode, start, zeros)
 
     async def _hand_over_the_rest(self) -> None:
         """WAL mode begins: what was written before it must stand before it in the log.
@@ -320,6 +364,7 @@ class WalFile(File):
         if size < capture.wal_end:
             await self._starts_over()
         self._resize(size)
+        self.laid_out = 0
         capture.wal_truncated(size)
 
     async def _starts_over(self) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from litemq.fs.fuse_init import InitExchange
 from litemq.fs.poll_loop import ClosedResourceError, Coro, Event, PollLoop, Task, park
 
 if TYPE_CHECKING:
@@ -116,6 +118,12 @@ class _LowLevel:
     def _first_wait(self, fd: int) -> Awaitable[None]:
         # pyfuse3 keeps the descriptor of its session to itself; this is where it shows
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
+        exchange = InitExchange(fd)
+        self.wait_readable = partial(self._second_wait, exchange)
+        return self._loop.wait_readable(fd)
+
+    def _second_wait(self, exchange: InitExchange, fd: int) -> Awaitable[None]:
+        exchange.finish()
         self.wait_readable = self._loop.wait_readable
         return self._loop.wait_readable(fd)
 

@@ -72,6 +72,22 @@ def test_loop_when_sqlite_works_through_it_then_its_databases_are_well(server, s
         db.close()
 
 
+def test_cache_when_a_file_is_written_then_its_other_pages_stay_cached(server, source, point):
+    """The kernel must not take the changed mtime of its own writes for somebody else's.
+
+    Seen by a change behind its back, which it has no reason to notice.
+    """
+    path = point / "file"
+    path.write_bytes(b"a" * 8192)
+    fd = os.open(path, os.O_RDWR)
+    assert os.pread(fd, 4096, 0) == b"a" * 4096
+    (source / "file").write_bytes(b"b" * 8192)
+    os.pwrite(fd, b"c" * 100, 5000)
+    os.stat(path)
+    assert os.pread(fd, 4096, 0) == b"a" * 4096
+    os.close(fd)
+
+
 def test_loop_when_a_call_is_parked_then_others_are_answered(server, source, point):
     """Reads of other files go on while several unlinks are held."""
     for number in range(3):

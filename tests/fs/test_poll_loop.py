@@ -230,15 +230,14 @@ def test_call_from_thread_when_the_loop_sleeps_then_it_runs_in_the_loops_thread(
 def test_fuse_lock_when_released_and_taken_again_then_the_waiter_is_not_resumed(loop, pipe):
     """The worker that did not park goes on alone; the other is resumed only once it parks."""
     r, w = pipe
-    trio = Trio(loop)
-    lock = trio.Lock()
+    lock = Trio(loop).Lock()
     log = []
     hold = Event()
 
     async def worker(name):
         while len(log) < 6:
             async with lock:
-                await trio.lowlevel.wait_readable(r)
+                await loop.wait_readable(r)
             os.read(r, 1)
             log.append(name)
             if len(log) == 3:
