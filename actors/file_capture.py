@@ -26,6 +26,8 @@ from litemq.fs.locks import SharedLock, WalLocks
 from litemq.fs.wal_tail import Overlay, WalTail
 
 LOCK_RETRY_S = 0.005
+#: a file that stays half written is looked at this often (seconds)
+LONGEST_PAUSE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -139,6 +141,12 @@ class FileCapture:
 
         self._helper.open_file(self._mount_path(tracked.name), opened)
 
+    def _again_later(self, tracked: Tracked) -> None:
+        wanted = tracked.comparing
+        if wanted is not None:
+            wanted.pause_s = min(max(2 * wanted.pause_s, LOCK_RETRY_S), LONGEST_PAUSE_S)
+            self._again(tracked, wanted.pause_s)
+
     def _again(self, tracked: Tracked, after_s: float) -> None:
         self._reactor.later(after_s, lambda: self._try(tracked))
 
@@ -172,11 +180,9 @@ class FileCapture:
             if tracked.comparing is not None:
                 self._compare_now(tracked)
         except NotADatabaseError as error:
-            self._log.info(
-                "not a SQLite database; not replicated", db=tracked.name, reason=str(error)
-            )
+            self._not_a_database(tracked, error)
         except FormatError:
-            self._again(tracked, LOCK_RETRY_S)  # half written: wait for the rest
+            self._again_later(tracked)  # half written: wait for the rest
             return
         except FileNotFoundError:
             pass
@@ -184,9 +190,24 @@ class FileCapture:
             quiet.end()
         self._done(tracked)
 
+    def _not_a_database(self, tracked: Tracked, error: NotADatabaseError) -> None:
+        if tracked.log.n_pages:
+            self._log.warning(
+                "the database was overwritten by what is none; replicas keep its last state",
+                db=tracked.name,
+                reason=str(error),
+            )
+        else:
+            self._log.info(
+                "not a SQLite database; not replicated", db=tracked.name, reason=str(error)
+            )
+
     def _compare_now(self, tracked: Tracked) -> None:
         wanted, tail = tracked.comparing, tracked.wal
         assert wanted is not None
+        if not os.path.getsize(self._path(tracked)):
+            self._group.drop(tracked)  # to SQLite it is a database without a page
+            return
         overlay, capture = None, tracked.last_capture
         if tail is not None:
             self._wals.take_published(tracked)

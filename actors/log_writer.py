@@ -362,7 +362,7 @@ class LogWriter:
         for tracked in self._tracked.values():
             if tracked.unsynced:
                 tracked.unsynced = False
-                self._helper.run(tracked.log.sync)
+                self._helper.run(tracked.log.begin_sync())
 
     def _retain(self) -> None:
         self._reactor.later(RETENTION_S, self._retain)

@@ -12,18 +12,18 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from litemq import log
-from litemq.actors.following import STASH_BYTES, Following, Phase, Step
+from litemq.actors.catching_up import CatchingUp
+from litemq.actors.followed import Followed
+from litemq.actors.following import Phase, Step
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout, application_file
 from litemq.actors.reactor import Reactor
-from litemq.actors.repair import Repair
 from litemq.actors.replica_database import ReplicaDatabase
 from litemq.config import Config
-from litemq.errors import FormatError, GapError, LiteMQError, NotADatabaseError, StorageError
+from litemq.errors import LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.dbpage import BusyError
 from litemq.fs.names import is_database_name
 from litemq.transport import messages as m
@@ -40,43 +40,12 @@ LOOK_S = 1.0
 SYNC_S = 1.0
 RETENTION_S = 5.0
 BUSY_RETRY_S = 0.01
+#: from then on a batch waits for readers while it keeps new ones out, once in a while
+IMPATIENT_S = 0.5
+WAITED_RETRY_S = 0.25
 FAILED_RETRY_S = 0.5
-CREDIT_BYTES = 4 * 1024 * 1024
-CHECKSUM_PART = 1024 * 1024
 #: a primary that has not been heard for this long is not there
 PRIMARY_SILENT_S = 3.0
-
-
-class _Followed:
-    """A database, how it is being followed, and what of it waits."""
-
-    def __init__(self, database: ReplicaDatabase) -> None:
-        self.database = database
-        self.following = Following()
-        self.repair: Repair | None = None
-        self.stash: list[m.LiveRecords] = []
-        self.stash_payloads: list[bytes] = []
-        self.stash_bytes = 0
-        self.primary_head: m.Head | None = None
-        self.behind_since_s: float | None = None
-        self.retry_s = 0.0
-        #: the primary's epoch when the last record was taken
-        self.taken_epoch = 0
-        self.needs_repair = not database.log.trusted or database.unknown
-        self.state = "ok"
-        #: why the last repair failed; told once
-        self.failure = ""
-
-    def is_at(self, txid: int) -> bool:
-        """Whether the file is known to show that transaction or a later one."""
-        return (
-            self.database.applied.txid >= txid and self.database.checked and not self.needs_repair
-        )
-
-    def drop_repair(self) -> None:
-        if self.repair is not None:
-            self.repair.close()
-            self.repair = None
 
 
 class ReplicaApplier:
@@ -99,10 +68,21 @@ class ReplicaApplier:
         self._to_supervisor = Sender(endpoints.control)
         self._helper = HelperThread()
         self._epoch = self._layout.read_epoch()
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, Followed] = {}
         self._unopened: set[str] = set()
-        self._admitted = not config.mount.fuse
-        self._transfer = time.time_ns() // 1000
+        self._catching_up = CatchingUp(
+            config,
+            self._requests,
+            self._reactor,
+            followed=self._followed,
+            repaired=self._applied,
+            live=self._went_live,
+            garbage=self._garbage,
+            beat=self._beat,
+        )
+        self._catching_up.admitted = not config.mount.fuse
+        self._catching_up.term = self._epoch
+        self._beat_s = 0.0
         self._primary = ""
         self._heard_s = time.monotonic()
         self._connected = False
@@ -121,7 +101,7 @@ class ReplicaApplier:
             self._follow(directory.name)
         reactor.on_message(self._local, self._from_node)
         reactor.on_message(self._stream, self._from_stream)
-        reactor.on_message(self._answers, self._from_primary)
+        reactor.on_message(self._answers, self._catching_up.answer)
         reactor.on_readable(self._helper.fd, self._helper.collect)
         reactor.after_events(self._apply)
         reactor.every(HEARTBEAT_S, self._alive)
@@ -141,7 +121,7 @@ class ReplicaApplier:
     def _garbage(self, reason: str, count: int) -> None:
         self._log.warning("dropped a strange message from the network", reason=reason, count=count)
 
-    def _follow(self, name: str) -> _Followed | None:
+    def _follow(self, name: str) -> Followed | None:
         """None when there is no room for its log; the next heartbeat tries again."""
         followed = self._followed.get(name)
         if followed is None:
@@ -162,7 +142,7 @@ class ReplicaApplier:
                 self._unopened.add(name)
                 return None
             self._unopened.discard(name)
-            followed = self._followed[name] = _Followed(database)
+            followed = self._followed[name] = Followed(database)
         return followed
 
     def _backing(self, name: str) -> Path:
@@ -172,7 +152,7 @@ class ReplicaApplier:
 
     def _admit(self) -> None:
         """Ask the mount to let this process write; again until it answers."""
-        if self._to_fuse is not None and not self._admitted:
+        if self._to_fuse is not None and not self._catching_up.admitted:
             self._to_fuse.send(m.AdmitWriter(os.getpid()))
             self._reactor.later(0.05, self._admit)
 
@@ -192,36 +172,31 @@ class ReplicaApplier:
             )
         )
 
-    def _status(self, followed: _Followed) -> m.DatabaseStatus:
-        database = followed.database
-        lag_s = 0.0
-        if followed.behind_since_s is not None:
-            lag_s = time.monotonic() - followed.behind_since_s
-        elif not self._connected:
-            lag_s = time.monotonic() - self._heard_s
-        return m.DatabaseStatus(
-            name=database.name,
-            txid=database.applied.txid,
-            checksum=f"{database.applied.checksum:016x}",
-            epoch=database.applied.epoch,
-            page_size=database.log.page_size,
-            pages=database.log.n_pages,
-            lag_ms=min(int(lag_s * 1000), 1 << 31),
-            state=followed.state,
-        )
+    def _beat(self) -> None:
+        """A sign of life from within long work."""
+        now = time.monotonic()
+        if now - self._beat_s > HEARTBEAT_S:
+            self._beat_s = now
+            self._alive()
+
+    def _status(self, followed: Followed) -> m.DatabaseStatus:
+        since_s = followed.behind_since_s
+        if since_s is None and not self._connected:
+            since_s = self._heard_s
+        return followed.status(0.0 if since_s is None else time.monotonic() - since_s)
 
     # --- from this node
 
     def _from_node(self, message: m.Message, _payload: list[bytes]) -> None:
         match message:
             case m.WriterAdmitted():
-                if not self._admitted:
-                    self._admitted = True
+                if not self._catching_up.admitted:
+                    self._catching_up.admitted = True
                     for followed in self._followed.values():
                         self._open(followed)
             case m.CaptureStarted():
                 # a new mount: connections into the old one are dead
-                self._admitted = False
+                self._catching_up.admitted = False
                 for followed in self._followed.values():
                     followed.database.close_writer()
                 self._admit()
@@ -232,7 +207,7 @@ class ReplicaApplier:
             case _:
                 pass
 
-    def _open(self, followed: _Followed) -> None:
+    def _open(self, followed: Followed) -> None:
         """Open the writing connection early: it keeps `-wal` and `-shm` there for readers."""
         database = followed.database
         if database.log.n_pages and not followed.needs_repair:
@@ -240,7 +215,7 @@ class ReplicaApplier:
                 database.writer()
                 database.seen()
             except LiteMQError as error:
-                self._needs_repair(followed, str(error))
+                self._catching_up.needs_repair(followed, str(error))
 
     def _barrier(self, message: m.Barrier) -> None:
         asked = [each for name, each in self._followed.items() if message.database in ("", name)]
@@ -267,7 +242,7 @@ class ReplicaApplier:
             return False
         if epoch > self._epoch:
             self._layout.write_epoch(epoch)
-            self._epoch = epoch
+            self._epoch = self._catching_up.term = epoch
         return True
 
     def _from_stream(self, message: m.Message, payload: list[bytes]) -> None:
@@ -297,9 +272,10 @@ class ReplicaApplier:
             if followed is None:
                 continue
             followed.primary_head = head
-            self._note_lag(followed)
+            followed.note_lag(now)
             if followed.needs_repair and followed.following.phase is Phase.LIVE:
-                self._begin_repair(followed)
+                if now >= followed.repair_after_s:
+                    self._catching_up.begin_repair(followed)
                 continue
             step = followed.following.head_seen(
                 followed.database.log.head,
@@ -313,11 +289,11 @@ class ReplicaApplier:
             self._connected = False
             self._log.info("the primary is leaving", primary=message.node)
 
-    def _take_step(self, followed: _Followed, step: Step) -> None:
+    def _take_step(self, followed: Followed, step: Step) -> None:
         if step is Step.FETCH:
-            self._fetch(followed)
+            self._catching_up.fetch(followed)
         elif step is Step.REPAIR:
-            self._diverged(followed, "the histories differ")
+            self._catching_up.diverged(followed, "the histories differ")
 
     def _show_primary(self) -> None:
         if self._to_fuse is not None:
@@ -331,254 +307,23 @@ class ReplicaApplier:
         last = message.first_txid + len(message.lengths) - 1
         data = payload[0] if payload else b""
         if followed.following.phase is Phase.FETCHING and data:
-            self._stash(followed, message, data)
+            followed.stash(message, data)
             return
         step = followed.following.records_seen(
             followed.database.log.head, message.first_txid, last, inline=bool(data)
         )
         if step is Step.TAKE:
-            self._take(followed, message.first_txid, message.lengths, data, message.epoch)
+            self._catching_up.take(
+                followed, message.first_txid, message.lengths, data, message.epoch
+            )
         else:
             self._take_step(followed, step)
-        self._note_lag(followed)
+        followed.note_lag(time.monotonic())
 
-    def _stash(self, followed: _Followed, message: m.LiveRecords, data: bytes) -> None:
-        if followed.stash_bytes + len(data) <= STASH_BYTES:
-            followed.stash.append(message)
-            followed.stash_payloads.append(data)
-            followed.stash_bytes += len(data)
-
-    def _unstash(self, followed: _Followed) -> None:
-        stash, payloads = followed.stash, followed.stash_payloads
-        followed.stash, followed.stash_payloads, followed.stash_bytes = [], [], 0
-        for message, data in zip(stash, payloads, strict=True):
+    def _went_live(self, followed: Followed) -> None:
+        for message, data in followed.unstash():
             if followed.following.phase is Phase.LIVE:
                 self._live_records(message, [data])
-
-    def _take(
-        self, followed: _Followed, first_txid: int, lengths: list[int], data: bytes, epoch: int,
-        epochs: list[tuple[int, int]] | None = None,
-    ) -> bool:  # fmt: skip
-        """Take in consecutive records; what is already there is skipped.
-
-        False when they do not fit.
-        """
-        database = followed.database
-        at = 0
-        try:
-            for txid, length in enumerate(lengths, first_txid):
-                record = data[at : at + length]
-                at += length
-                if txid <= database.log.head.txid:
-                    continue
-                database.take(record, _epoch_at(epochs, txid, epoch))
-                followed.taken_epoch = self._epoch
-        except GapError as error:
-            if database.log.trusted:
-                self._diverged(followed, str(error))
-            else:
-                self._begin_repair(followed)
-            return False
-        except FormatError as error:
-            self._log.warning("dropped a damaged record", db=database.name, reason=str(error))
-            if followed.following.phase is Phase.FETCHING:
-                self._begin_repair(followed)  # it is damaged in the primary's log
-            else:
-                self._fetch(followed)
-            return False
-        return True
-
-    # --- catching up
-
-    def _next_transfer(self) -> int:
-        self._transfer += 1
-        return self._transfer
-
-    def _fetch(self, followed: _Followed) -> None:
-        number = self._next_transfer()
-        followed.drop_repair()
-        followed.following.begin(Phase.FETCHING, number, time.monotonic())
-        self._requests.send(
-            m.RequestRecords(
-                self._node,
-                self._config.stream.answer_address,
-                number,
-                followed.database.name,
-                m.WirePosition.of(followed.database.log.head),
-                CREDIT_BYTES,
-            )
-        )
-
-    def _diverged(self, followed: _Followed, reason: str) -> None:
-        """This node's log is not the primary's: keep it, say so, and take over the primary's."""
-        database = followed.database
-        kept = None
-        with contextlib.suppress(OSError):
-            kept = database.keep_history(self._layout.diverged)
-        if kept is not None:
-            self._log.warning(
-                "this log is not a part of the primary's; kept aside, repairing",
-                db=database.name,
-                reason=reason,
-                aside=str(kept),
-                txid=database.log.head.txid,
-            )
-        self._begin_repair(followed)
-
-    def _begin_repair(self, followed: _Followed) -> None:
-        database = followed.database
-        if not self._admitted:
-            followed.needs_repair = True
-            followed.following.done()
-            return
-        try:
-            page_size, sums = database.file_checksums()
-        except LiteMQError as error:
-            self._log.warning("can't read the database", db=database.name, reason=str(error))
-            followed.needs_repair = True
-            followed.following.done()
-            return
-        followed.needs_repair = False
-        followed.drop_repair()
-        followed.repair = Repair(database.directory, page_size, sums)
-        number = self._next_transfer()
-        followed.following.begin(Phase.REPAIRING, number, time.monotonic())
-        followed.state = "repairing"
-        pages = len(sums) // 8
-        for start in range(0, max(len(sums), 1), CHECKSUM_PART):
-            part = sums[start : start + CHECKSUM_PART]
-            self._requests.send(
-                m.RequestRepair(
-                    self._node,
-                    self._config.stream.answer_address,
-                    number,
-                    database.name,
-                    page_size,
-                    pages,
-                    start // 8 + 1,
-                    start + CHECKSUM_PART >= len(sums),
-                    CREDIT_BYTES,
-                ),
-                part,
-            )
-
-    def _needs_repair(self, followed: _Followed, reason: str) -> None:
-        self._log.warning(
-            "the database is not what the log says; repairing it",
-            db=followed.database.name, reason=reason,
-        )  # fmt: skip
-        followed.needs_repair = True
-
-    def _from_primary(self, message: m.Message, payload: list[bytes]) -> None:
-        data = payload[0] if payload else b""
-        match message:
-            case m.RecordsChunk(database=name):
-                self._current(name, message.transfer, data, lambda f: self._chunk(f, message, data))
-            case m.RepairPages(database=name):
-                self._current(
-                    name, message.transfer, data, lambda f: self._repair_pages(f, message, data)
-                )
-            case m.RepairDone(database=name):
-                self._current(name, message.transfer, data, lambda f: self._finish(f, message))
-            case m.RepairNeeded(database=name, reason=reason):
-
-                def repair(followed: _Followed) -> None:
-                    if "ahead" in reason or "histories" in reason:
-                        self._diverged(followed, reason)
-                        return
-                    self._log.info("repairing", db=name, reason=reason)
-                    self._begin_repair(followed)
-
-                self._current(name, message.transfer, data, repair)
-            case m.TransferRefused(database=name, reason=reason):
-
-                def give_up(followed: _Followed) -> None:
-                    self._log.info("the primary refused a transfer", db=name, reason=reason)
-                    followed.needs_repair = followed.following.phase is Phase.REPAIRING
-                    followed.drop_repair()
-                    followed.following.done()
-
-                self._current(name, message.transfer, data, give_up)
-            case _:
-                self._garbage(f"{type(message).__name__} is not an answer", 1)
-
-    def _current(
-        self, name: str, transfer: int, data: bytes, handle: Callable[[_Followed], None]
-    ) -> None:
-        """Handle a piece of the transfer under way, and grant credit for its bytes."""
-        followed = self._followed.get(name)
-        if followed is None or not followed.following.is_current(transfer):
-            self._requests.send(m.CancelTransfer(self._node, transfer))
-            return
-        followed.following.heard_s = time.monotonic()
-        if data:
-            self._requests.send(m.GrantCredit(self._node, transfer, len(data)))
-        handle(followed)
-
-    def _chunk(self, followed: _Followed, message: m.RecordsChunk, data: bytes) -> None:
-        if followed.repair is not None:
-            at = 0
-            try:
-                for length in message.lengths:
-                    followed.repair.add_record(data[at : at + length])
-                    at += length
-            except FormatError as error:
-                self._repair_failed(followed, str(error))
-            return
-        if message.first_txid > followed.database.log.head.txid + 1:
-            self._fetch(followed)
-            return
-        if (
-            self._take(
-                followed, message.first_txid, message.lengths, data, message.epoch, message.epochs
-            )
-            and message.last
-        ):
-            followed.following.done()
-            self._unstash(followed)
-
-    def _repair_pages(self, followed: _Followed, message: m.RepairPages, data: bytes) -> None:
-        if followed.repair is None:
-            return
-        try:
-            followed.repair.add_pages(message.page_size, message.numbers, data)
-        except FormatError as error:
-            self._repair_failed(followed, str(error))
-
-    def _repair_failed(self, followed: _Followed, reason: str) -> None:
-        if reason != followed.failure:
-            self._log.warning(
-                "a repair failed; trying again", db=followed.database.name, reason=reason
-            )
-        followed.failure = reason
-        followed.drop_repair()
-        followed.following.done()
-        followed.needs_repair = True
-
-    def _finish(self, followed: _Followed, message: m.RepairDone) -> None:
-        repair, database = followed.repair, followed.database
-        if repair is None:
-            return
-        try:
-            checksums = repair.finish(message.head)
-        except FormatError as error:
-            self._repair_failed(followed, str(error))
-            return
-        try:
-            page1 = repair.page1()
-            database.suspect()
-            database.write_repair(repair.pages(), message.head, page1)
-            database.repaired(message.head, checksums, message.epochs, page1)
-        except (LiteMQError, OSError) as error:
-            database.close_writer()
-            self._repair_failed(followed, str(error))
-            return
-        self._log.info("repaired", db=database.name, pages=repair.count, txid=database.applied.txid)
-        followed.drop_repair()
-        followed.following.done()
-        followed.state = "ok"
-        followed.failure = ""
-        self._applied(followed)
 
     # --- applying
 
@@ -597,19 +342,19 @@ class ReplicaApplier:
             more = self._apply_one(followed) or more
         return more
 
-    def _apply_one(self, followed: _Followed) -> bool:
+    def _apply_one(self, followed: Followed) -> bool:
         database = followed.database
         try:
             database.flush()
-            if not self._admitted:
+            if not self._catching_up.admitted:
                 return False
             more = database.apply()
         except BusyError:
-            self._retry(followed, BUSY_RETRY_S)
+            self._readers_in_the_way(followed)
             return False
         except (NotADatabaseError, TooOldError) as error:
             database.close_writer()
-            self._needs_repair(followed, str(error))
+            self._catching_up.needs_repair(followed, str(error))
             return False
         except (StorageError, OSError) as error:
             if followed.state != "failing":
@@ -620,30 +365,40 @@ class ReplicaApplier:
             self._retry(followed, FAILED_RETRY_S)
             return False
         followed.state = "ok"
+        if followed.busy_since_s is not None:
+            followed.busy_since_s = None
+            database.wait_for_readers(False)
         self._applied(followed)
         return more
 
-    def _retry(self, followed: _Followed, after_s: float) -> None:
+    def _readers_in_the_way(self, followed: Followed) -> None:
+        """Again soon. If that goes on, more seldom, but keeping new readers out for a moment.
+
+        Readers that overlap would otherwise never leave a rollback-mode database alone.
+        """
+        now = time.monotonic()
+        if followed.busy_since_s is None:
+            followed.busy_since_s = now
+        if now - followed.busy_since_s < IMPATIENT_S:
+            self._retry(followed, BUSY_RETRY_S)
+        else:
+            followed.database.wait_for_readers(True)
+            self._retry(followed, WAITED_RETRY_S)
+
+    def _retry(self, followed: Followed, after_s: float) -> None:
         followed.retry_s = time.monotonic() + after_s
         self._reactor.later(after_s, lambda: None)
 
-    def _applied(self, followed: _Followed) -> None:
+    def _applied(self, followed: Followed) -> None:
         self._unacked.add(followed.database.name)
-        self._note_lag(followed)
+        followed.note_lag(time.monotonic())
         if not self._ack_scheduled:
             self._ack_scheduled = True
             self._reactor.later(ACK_S, self._acknowledge)
         self._look_ready()
 
-    def _note_lag(self, followed: _Followed) -> None:
-        head = followed.primary_head
-        if head is None or followed.database.applied.txid >= head.position.txid:
-            followed.behind_since_s = None
-        elif followed.behind_since_s is None:
-            followed.behind_since_s = time.monotonic()
-
     def _look_ready(self) -> None:
-        if self._ready or self._targets is None or not self._admitted:
+        if self._ready or self._targets is None or not self._catching_up.admitted:
             return
         if all(
             name in self._followed and self._followed[name].is_at(txid)
@@ -690,7 +445,7 @@ class ReplicaApplier:
             database = followed.database
             try:
                 if (
-                    self._admitted
+                    self._catching_up.admitted
                     and not followed.needs_repair
                     and followed.following.phase is Phase.LIVE
                     and database.caught_up
@@ -703,13 +458,15 @@ class ReplicaApplier:
             except LiteMQError as error:
                 self._log.warning("housekeeping failed", db=database.name, reason=str(error))
 
-    def _compare(self, followed: _Followed) -> None:
+    def _compare(self, followed: Followed) -> None:
         database = followed.database
         database.seen()
-        differing = database.differing_pages()
+        differing = database.differing_pages(self._beat)
         if differing:
             database.close_writer()
-            self._needs_repair(followed, f"{len(differing)} pages were changed by somebody else")
+            self._catching_up.needs_repair(
+                followed, f"{len(differing)} pages were changed by somebody else"
+            )
             return
         database.checked = True
         self._look_ready()
@@ -718,7 +475,7 @@ class ReplicaApplier:
         for followed in self._followed.values():
             if followed.database.unsynced:
                 followed.database.unsynced = False
-                self._helper.run(followed.database.log.sync)
+                self._helper.run(followed.database.log.begin_sync())
 
     def _retain(self) -> None:
         self._reactor.later(RETENTION_S, self._retain)
@@ -732,15 +489,6 @@ class ReplicaApplier:
                     )
                 except StorageError as error:
                     self._log.warning("can't delete old log segments", reason=str(error))
-
-
-def _epoch_at(epochs: list[tuple[int, int]] | None, txid: int, default: int) -> int:
-    """The epoch that wrote a record: a transfer may reach back over several."""
-    found = 0
-    for epoch, first in epochs or ():
-        if first <= txid:
-            found = epoch
-    return found or default
 
 
 def main(config: Config) -> int:

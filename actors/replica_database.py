@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,8 @@ BATCH_BYTES = 16 * 1024 * 1024
 COMPARE_PAGES = 256
 #: read from the log at once (bytes)
 READ_BYTES = 1024 * 1024
+#: how long a write keeps new readers out while it waits for those that are there
+READERS_WAIT_S = 0.025
 #: how often a change of journal mode that readers block is tried again
 MODE_RETRY_S = 1.0
 
@@ -77,6 +79,7 @@ class ReplicaDatabase:
         self._pending_bytes = 0
         self._tail = bytes.fromhex(self.log.state.page1_tail)
         self._mode_retry_s = 0.0
+        self._busy_timeout_s = 0.0
         self._saved = self.applied
         self._unsaved_bytes = 0
         #: up to this TXID the file may have been brought before the last end of this actor
@@ -212,9 +215,17 @@ class ReplicaDatabase:
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
                 os.close(fd)
             self._writer = PageWriter(
-                str(self.path), busy_timeout_s=0.0, guarded=self.path == self._backing
+                str(self.path),
+                busy_timeout_s=self._busy_timeout_s,
+                guarded=self.path == self._backing,
             )
         return self._writer
+
+    def wait_for_readers(self, wait: bool) -> None:
+        """Have writes wait a moment for readers, keeping new ones out; or give way at once."""
+        self._busy_timeout_s = READERS_WAIT_S if wait else 0.0
+        if self._writer is not None:
+            self._writer.set_busy_timeout(self._busy_timeout_s)
 
     def close_writer(self) -> None:
         if self._writer is not None:
@@ -263,11 +274,12 @@ class ReplicaDatabase:
         """Whether anyone but us has changed the file since the last batch."""
         return _fingerprint(self.path) != self._fingerprint
 
-    def file_checksums(self) -> tuple[int, bytes]:
+    def file_checksums(self, beat: Callable[[], None]) -> tuple[int, bytes]:
         """Page size and page checksums of the file as it is; (0, b"") when there is no readable
         database.
 
-        Raises BusyError. Page 1 is taken with the log's bookkeeping bytes in place of SQLite's own.
+        `beat` is called now and then. Page 1 is taken with the log's bookkeeping bytes in place of
+        SQLite's own. Raises BusyError.
         """
         if not os.path.exists(self.path) and os.path.exists(self._backing):
             raise BusyError(f"{self.path}: the mount is away")
@@ -276,7 +288,7 @@ class ReplicaDatabase:
         try:
             with PageReader(str(self.path), busy_timeout_s=0.0) as reader:
                 header = reader.snapshot_header()
-                sums = self._read_checksums(reader, header.page_size)
+                sums = self._read_checksums(reader, header.page_size, beat)
                 pages = len(sums) // 8
                 if pages not in (header.n_pages_in_header, self.log.n_pages):
                     # Cut short or drawn out. SQLite would write its own count into page 1.
@@ -285,7 +297,9 @@ class ReplicaDatabase:
         except NotADatabaseError:
             return 0, b""
 
-    def _read_checksums(self, reader: PageReader, page_size: int) -> bytes:
+    def _read_checksums(
+        self, reader: PageReader, page_size: int, beat: Callable[[], None]
+    ) -> bytes:
         sums = bytearray()
         lock = lock_page(page_size)
         number = 1
@@ -298,12 +312,13 @@ class ReplicaDatabase:
                 sums += checksum.to_bytes(8, "big")
             if len(pages) < COMPARE_PAGES:
                 break
+            beat()
             number += COMPARE_PAGES
         return bytes(sums)
 
-    def differing_pages(self) -> list[int]:
+    def differing_pages(self, beat: Callable[[], None]) -> list[int]:
         """Pages of the file that are not what the log says; only meaningful when caught up."""
-        page_size, sums = self.file_checksums()
+        page_size, sums = self.file_checksums(beat)
         if page_size != self.log.page_size:
             return list(range(1, self.log.n_pages + 1))
         lock = lock_page(page_size) if page_size else 0

@@ -22,6 +22,8 @@ class Comparison:
 
     sequence: int
     numbers: list[int] | None
+    #: pause before it is tried again; grows while the file stays half written (seconds)
+    pause_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -133,4 +135,6 @@ class Tracked:
             return
         known = self.comparing.numbers
         merged = None if known is None or numbers is None else sorted({*known, *numbers})
-        self.comparing = Comparison(max(sequence, self.comparing.sequence), merged)
+        self.comparing = Comparison(
+            max(sequence, self.comparing.sequence), merged, self.comparing.pause_s
+        )

@@ -42,6 +42,7 @@ class DatabaseCapture:
         "checkpoint_open",
         "dirty",
         "everything",
+        "foreign",
         "generation",
         "journal_active",
         "name",
@@ -56,6 +57,8 @@ class DatabaseCapture:
         self.dirty: dict[int, int] = {}
         #: the pages that changed are not known: compare all of them
         self.everything = False
+        #: the file was no database when it was last looked at, and that has been reported
+        self.foreign = False
         self.journal_active = False
         #: bytes written to the current generation of the WAL, and how many of them are in the log
         self.wal_end = 0
@@ -136,6 +139,7 @@ class DatabaseCapture:
             if all(len(image) == size for image in images):
                 data = b"".join(images)
         self.forget()
+        self.foreign = False
         return Commit(size, pages, numbers, everything, data)
 
     def _page_numbers(self, page_size: int, pages: int) -> list[int]:

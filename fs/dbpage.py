@@ -148,6 +148,12 @@ class PageWriter:
             self._roll_back()
             raise
 
+    def set_busy_timeout(self, seconds: float) -> None:
+        """How long a write waits for readers. With a journal, new ones are kept out meanwhile."""
+        self._busy_timeout_s = seconds
+        with _translated(self._path):
+            self._execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+
     def checkpoint(self) -> bool:
         """Copies what no reader holds back from the WAL to the file; whether that was everything.
 

@@ -189,6 +189,10 @@ class DatabaseFile(File):
         if capture.explained or not capture.changed or self.fd < 0:
             return
         commit = capture.take(self.fd)
+        if commit is None and not capture.foreign:
+            # what it was before may be in the log
+            capture.foreign = capture.everything = True
+            commit = Commit(page_size=0, pages=0, numbers=[], everything=True, data=None)
         if commit is not None:
             self.gatekeeper.unexplained(capture, commit)
 

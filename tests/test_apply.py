@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -73,6 +75,41 @@ def test_reader_when_it_holds_a_rollback_mode_database_then_the_rest_goes_on(
             reader.sql("COMMIT")
             reader.close()
         shared.agree(held)
+
+
+#: short transactions, for ever; several such programs leave no moment between them
+READER = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+while True:
+    db.execute("BEGIN")
+    db.execute("SELECT count(*) FROM t").fetchone()
+    time.sleep(0.01)
+    db.execute("COMMIT")
+"""
+
+
+def test_readers_when_they_overlap_then_a_rollback_mode_database_is_still_applied(
+    shared: Cluster,
+) -> None:
+    """There is always one that reads; the applier has to keep new ones out for a moment."""
+    with shared.primary.connect("overlap.db") as app:
+        app.script("CREATE TABLE t(x)", "INSERT INTO t VALUES(1)")
+        shared.agree("overlap.db")
+        programs = [
+            subprocess.Popen([sys.executable, "-c", READER, str(replica.mount / "overlap.db")])
+            for replica in shared.replicas
+            for _ in range(4)
+        ]
+        try:
+            for _ in range(3):
+                app.sql("INSERT INTO t VALUES(2)")
+                shared.agree("overlap.db")
+            assert [each.poll() for each in programs] == [None] * len(programs)
+        finally:
+            for each in programs:
+                each.kill()
+                each.wait()
 
 
 def test_reader_when_the_journal_mode_changes_then_it_reads_on(shared: Cluster) -> None:

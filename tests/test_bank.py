@@ -24,7 +24,6 @@ KILLED = (
     "actor ended",
     "can't apply",
     "can't read the WAL",
-    "can't read the database",
     "torn tail",
     "primary is silent",
     "had changed without its log",

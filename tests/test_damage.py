@@ -269,6 +269,43 @@ def test_corrupt_files_when_in_the_mount_then_each_is_told_once_and_the_others_g
         assert len(primary.logged("", db=file)) <= 3
 
 
+def test_database_when_noise_is_written_over_it_then_it_is_told_and_replicas_keep_it(
+    shared: Cluster, name: str, tmp_path: Path
+) -> None:
+    """One warning; put back, it goes on."""
+    primary = shared.primary
+    primary.announce("overwritten by what is none")
+    goes_on(shared, name, 100)
+    good, noise = tmp_path / "good", tmp_path / "noise"
+    noise.write_bytes(os.urandom(30000))
+    succeed("cp", primary.mount / name, good, directory=tmp_path)
+    succeed("cp", noise, primary.mount / name, directory=tmp_path)
+    eventually(
+        lambda: primary.logged("overwritten by what is none", db=name), what="the node says so"
+    )
+    for node in shared.replicas:
+        with node.connect(name) as reader:
+            assert reader.sql("PRAGMA integrity_check") == [("ok",)]
+    succeed("cp", good, primary.mount / name, directory=tmp_path)
+    goes_on(shared, name, 101)
+    assert len(primary.logged("overwritten by what is none", db=name)) == 1
+
+
+def test_database_when_its_file_is_emptied_then_replicas_have_none(
+    shared: Cluster, name: str
+) -> None:
+    """To SQLite a file of no bytes is a database of no pages."""
+    goes_on(shared, name, 100)
+    succeed("truncate", "-s", "0", name, directory=shared.primary.mount)
+    for node in shared.nodes:
+        eventually(lambda node=node: node.position(name) is None, what=f"{node.name} has none")
+    (replica,) = shared.replicas
+    eventually(lambda: name not in replica.hands.ask("listing", str(replica.mount)))
+    with shared.primary.connect(name) as app:
+        app.script("CREATE TABLE anew(x)")
+    shared.agree(name)
+
+
 def test_corrupt_file_when_it_busies_nobody_then_the_log_writer_is_idle(
     shared: Cluster, name: str, tmp_path: Path
 ) -> None:

@@ -151,13 +151,14 @@ def test_retention_when_the_log_has_filled_the_disk_then_it_makes_room(
     cluster = new_cluster(start=False)
     primary = cluster.primary
     primary.announce(*STALLED)
-    on_disk(cluster, primary, disk, retention={"bytes": "2MiB", "segment-bytes": "256KiB"})
+    on_disk(cluster, primary, disk, retention={"bytes": "1MiB", "segment-bytes": "128KiB"})
     cluster.start()
     before = pids(primary)
     with primary.connect("a.db") as app:
         app.script("PRAGMA journal_mode=wal", "CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        app.sql("PRAGMA wal_autocheckpoint=20")  # so that it is the log that grows
         app.sql(INSERT)
-        disk.leave(6 * MIB)
+        disk.leave(3 * MIB)  # to be filled before retention looks again
         update = "UPDATE t SET x=randomblob(20000)"
         for _ in range(2):
             write_until_full(app, update)

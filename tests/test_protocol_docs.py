@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from litemq.actors import (
+    catching_up,
     file_capture,
     fuse_capture,
     group_commit,
@@ -29,7 +30,7 @@ SOURCES = {
     "fuse_capture": [fuse_capture],
     "log_writer": [log_writer, group_commit, file_capture],
     "stream_publisher": [stream_publisher],
-    "replica_applier": [replica_applier],
+    "replica_applier": [replica_applier, catching_up],
     "supervisor": [supervisor],
 }
 GROUPS = {"actor", "log owner", "command", "every replica", "whoever asked"}
@@ -98,5 +99,5 @@ def test_page_when_it_tells_numbers_then_they_are_those_of_the_code() -> None:
     assert f"| bytes of a frame | {frames.MAX_FRAME_BYTES >> 20} MiB |" in text
     assert f"| {sockets.LOCAL_HWM:,} |" in text
     assert f"| transfers of a primary | {stream_publisher.MAX_TRANSFERS:,};" in text
-    assert f"gives {replica_applier.CREDIT_BYTES >> 20} MiB with a request" in text
+    assert f"gives {catching_up.CREDIT_BYTES >> 20} MiB with a request" in text
     assert f"| {fuse_capture.OUTSTANDING_BYTES >> 20} MiB | the end of the next journal" in text

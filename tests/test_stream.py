@@ -289,7 +289,7 @@ def test_replica_file_when_changed_while_the_node_is_down_then_it_is_repaired(
         fill(app, 2000)
         cluster.agree(name)
     replica.stop()
-    replica.announce(REPAIRED, "can't read the database", "can't apply")
+    replica.announce(REPAIRED, "a repair failed", "can't apply")
     with open(directory / "byte.db", "r+b") as file:
         file.seek(4096 * 9 + 50)
         file.write(b"X")

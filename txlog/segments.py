@@ -12,7 +12,7 @@ import contextlib
 import mmap
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
 
@@ -104,18 +104,33 @@ class SegmentWriter:
         """Make everything appended durable. A failure is final: the kernel may have dropped what it
         could not write.
         """
+        self.begin_sync()()
+
+    def begin_sync(self) -> Callable[[], None]:
+        """What `sync` does, as a call for another thread; it may overlap with anything here."""
         if self._sync_failed:
             raise StorageError(f"an earlier sync of {self.directory} failed; restart the node")
         if self._fd < 0:
-            return
+            return _nothing
         try:
-            os.fdatasync(self._fd)
-            if self._directory_changed:
-                sync_directory(self.directory)
-                self._directory_changed = False
+            # a descriptor of its own: ours goes when a new segment begins
+            fd = os.dup(self._fd)
         except OSError as error:
-            self._sync_failed = True
             raise storage_error(error, "sync the log in", self.directory) from error
+        directory_changed, self._directory_changed = self._directory_changed, False
+
+        def finish() -> None:
+            try:
+                os.fdatasync(fd)
+                if directory_changed:
+                    sync_directory(self.directory)
+            except OSError as error:
+                self._sync_failed = True
+                raise storage_error(error, "sync the log in", self.directory) from error
+            finally:
+                os.close(fd)
+
+        return finish
 
     def read_last(self) -> bytes | None:
         """The newest record, None if the log is empty."""
@@ -409,3 +424,7 @@ def _to_ends(raw: bytes) -> array[int]:
     ends = array("Q", raw)
     ends.byteswap()
     return ends
+
+
+def _nothing() -> None:
+    """There is nothing to sync."""

@@ -12,7 +12,7 @@ checksums do not add up to the head's, they are thrown away rather than used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from litemq.errors import FormatError, GapError
@@ -284,6 +284,10 @@ class DatabaseLog:
         reopened.
         """
         self._segments.sync()
+
+    def begin_sync(self) -> Callable[[], None]:
+        """What `sync` does, as a call for another thread. Both raise StorageError."""
+        return self._segments.begin_sync()
 
     def mark_trusted(self) -> None:
         """The caller has compared the whole database with the log, and prepared and flushed what

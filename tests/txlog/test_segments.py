@@ -364,3 +364,19 @@ def test_an_append_when_its_rollback_fails_too_then_the_next_one_cuts_first(
     segment = writer.segments()[0].path
     writer.close()
     assert segment.read_bytes() == records[0] + records[1]
+
+
+def test_sync_when_a_segment_is_full_meanwhile_then_it_still_succeeds(
+    tmp_path: Path, chain: Chain
+) -> None:
+    """Another thread syncs what was the last segment when it was asked to."""
+    records = chain(6)
+    writer = SegmentWriter(tmp_path, 1)
+    writer.append(1, records[:1])
+    finish = writer.begin_sync()
+    for record in records[1:]:
+        writer.append(ltx.peek(record).min_txid, [record])
+    finish()
+    writer.sync()
+    writer.close()
+    assert read_all(tmp_path) == records

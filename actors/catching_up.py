@@ -1,0 +1,310 @@
+"""How a replica catches up: it asks for records or for a repair, and takes in the pieces.
+
+Owns the transfers under way, one per database at most. Never trusts the network: pieces of another
+transfer are cancelled, records are decoded and checked against the head, and a repair touches the
+file only when everything has arrived and adds up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from litemq import log
+from litemq.actors.followed import Followed
+from litemq.actors.following import Phase
+from litemq.actors.layout import Layout
+from litemq.actors.reactor import Reactor
+from litemq.actors.repair import Repair
+from litemq.config import Config
+from litemq.errors import FormatError, GapError, LiteMQError
+from litemq.fs.dbpage import BusyError
+from litemq.transport import messages as m
+from litemq.transport.sockets import Sender
+
+CREDIT_BYTES = 4 * 1024 * 1024
+CHECKSUM_PART = 1024 * 1024
+BUSY_RETRY_S = 0.25
+#: a repair that has arrived is tried for this long while readers are in its way
+BUSY_PATIENCE_S = 10.0
+
+
+class CatchingUp:
+    """The transfers of all databases."""
+
+    def __init__(
+        self,
+        config: Config,
+        requests: Sender,
+        reactor: Reactor,
+        *,
+        followed: dict[str, Followed],
+        repaired: Callable[[Followed], None],
+        live: Callable[[Followed], None],
+        garbage: Callable[[str, int], None],
+        beat: Callable[[], None],
+    ) -> None:
+        """`repaired` and `live` are told of databases that have caught up by pages or by records.
+
+        `beat` is called now and then during long work.
+        """
+        self._node = config.node.name
+        self._answer_address = config.stream.answer_address
+        self._layout = Layout(config.node.data_dir)
+        self._requests = requests
+        self._reactor = reactor
+        self._followed = followed
+        self._repaired = repaired
+        self._live = live
+        self._garbage = garbage
+        self._beat = beat
+        self._log = log.get()
+        self._transfer = time.time_ns() // 1000
+        #: whether the mount lets this process write; a repair waits for it
+        self.admitted = False
+        #: the epoch of the primary that is being followed
+        self.term = 0
+
+    # --- asking
+
+    def fetch(self, followed: Followed) -> None:
+        """Ask for every record after the last one in the log."""
+        self._transfer += 1
+        followed.drop_repair()
+        followed.following.begin(Phase.FETCHING, self._transfer, time.monotonic())
+        self._requests.send(
+            m.RequestRecords(
+                self._node,
+                self._answer_address,
+                self._transfer,
+                followed.database.name,
+                m.WirePosition.of(followed.database.log.head),
+                CREDIT_BYTES,
+            )
+        )
+
+    def diverged(self, followed: Followed, reason: str) -> None:
+        """This node's log is not the primary's: keep it, say so, and take over the primary's."""
+        database = followed.database
+        kept = None
+        with contextlib.suppress(OSError):
+            kept = database.keep_history(self._layout.diverged)
+        if kept is not None:
+            self._log.warning(
+                "this log is not a part of the primary's; kept aside, repairing",
+                db=database.name,
+                reason=reason,
+                aside=str(kept),
+                txid=database.log.head.txid,
+            )
+        self.begin_repair(followed)
+
+    def needs_repair(self, followed: Followed, reason: str) -> None:
+        """The file is not what the log says; the next heartbeat begins."""
+        self._log.warning(
+            "the database is not what the log says; repairing it",
+            db=followed.database.name, reason=reason,
+        )  # fmt: skip
+        followed.needs_repair = True
+
+    def begin_repair(self, followed: Followed) -> None:
+        """Ask for the pages that differ from the primary's."""
+        database = followed.database
+        if not self.admitted:
+            followed.needs_repair = True
+            followed.following.done()
+            return
+        try:
+            page_size, sums = database.file_checksums(self._beat)
+        except LiteMQError as error:
+            self._failed(followed, f"can't read the database: {error}")
+            return
+        followed.needs_repair = False
+        followed.drop_repair()
+        followed.repair = Repair(database.directory, page_size, sums)
+        self._transfer += 1
+        followed.following.begin(Phase.REPAIRING, self._transfer, time.monotonic())
+        followed.state = "repairing"
+        self._send_checksums(database.name, page_size, sums)
+
+    def _send_checksums(self, name: str, page_size: int, sums: bytes) -> None:
+        for start in range(0, max(len(sums), 1), CHECKSUM_PART):
+            self._requests.send(
+                m.RequestRepair(
+                    self._node,
+                    self._answer_address,
+                    self._transfer,
+                    name,
+                    page_size,
+                    len(sums) // 8,
+                    start // 8 + 1,
+                    start + CHECKSUM_PART >= len(sums),
+                    CREDIT_BYTES,
+                ),
+                sums[start : start + CHECKSUM_PART],
+            )
+
+    # --- what comes
+
+    def take(
+        self,
+        followed: Followed,
+        first_txid: int,
+        lengths: list[int],
+        data: bytes,
+        epoch: int,
+        epochs: list[tuple[int, int]] | None = None,
+    ) -> bool:
+        """Take in consecutive records, live or asked for. False if they do not fit: then what is
+        needed instead has been asked for.
+        """
+        database = followed.database
+        try:
+            followed.take(first_txid, lengths, data, epoch, epochs, term=self.term)
+        except GapError as error:
+            if database.log.trusted:
+                self.diverged(followed, str(error))
+            else:
+                self.begin_repair(followed)
+            return False
+        except FormatError as error:
+            self._log.warning("dropped a damaged record", db=database.name, reason=str(error))
+            if followed.following.phase is Phase.FETCHING:
+                self.begin_repair(followed)  # it is damaged in the primary's log
+            else:
+                self.fetch(followed)
+            return False
+        return True
+
+    def answer(self, message: m.Message, payload: list[bytes]) -> None:
+        """A message from the primary to this replica alone."""
+        data = payload[0] if payload else b""
+        match message:
+            case (
+                m.RecordsChunk()
+                | m.RepairPages()
+                | m.RepairDone()
+                | m.RepairNeeded()
+                | m.TransferRefused()
+            ):
+                followed = self._current(message.database, message.transfer, data)
+                if followed is not None:
+                    self._piece(followed, message, data)
+            case _:
+                self._garbage(f"{type(message).__name__} is not an answer", 1)
+
+    def _current(self, name: str, transfer: int, data: bytes) -> Followed | None:
+        """The database if this is a piece of its transfer; credit is granted for its bytes."""
+        followed = self._followed.get(name)
+        if followed is None or not followed.following.is_current(transfer):
+            self._requests.send(m.CancelTransfer(self._node, transfer))
+            return None
+        followed.following.heard_s = time.monotonic()
+        if data:
+            self._requests.send(m.GrantCredit(self._node, transfer, len(data)))
+        return followed
+
+    def _piece(self, followed: Followed, message: m.Message, data: bytes) -> None:
+        match message:
+            case m.RecordsChunk():
+                self._chunk(followed, message, data)
+            case m.RepairPages():
+                self._pages(followed, message, data)
+            case m.RepairDone():
+                self._arrived(followed, message)
+            case m.RepairNeeded(reason=reason):
+                if "ahead" in reason or "histories" in reason:
+                    self.diverged(followed, reason)
+                else:
+                    self._log.info("repairing", db=followed.database.name, reason=reason)
+                    self.begin_repair(followed)
+            case m.TransferRefused(reason=reason):
+                self._log.info(
+                    "the primary refused a transfer", db=followed.database.name, reason=reason
+                )
+                followed.needs_repair = followed.following.phase is Phase.REPAIRING
+                followed.drop_repair()
+                followed.following.done()
+
+    def _chunk(self, followed: Followed, message: m.RecordsChunk, data: bytes) -> None:
+        if followed.repair is not None:
+            at = 0
+            try:
+                for length in message.lengths:
+                    followed.repair.add_record(data[at : at + length])
+                    at += length
+            except FormatError as error:
+                self._failed(followed, str(error))
+            return
+        if message.first_txid > followed.database.log.head.txid + 1:
+            self.fetch(followed)
+            return
+        if (
+            self.take(
+                followed, message.first_txid, message.lengths, data, message.epoch, message.epochs
+            )
+            and message.last
+        ):
+            followed.following.done()
+            self._live(followed)
+
+    def _pages(self, followed: Followed, message: m.RepairPages, data: bytes) -> None:
+        if followed.repair is None:
+            return
+        try:
+            followed.repair.add_pages(message.page_size, message.numbers, data)
+        except FormatError as error:
+            self._failed(followed, str(error))
+
+    # --- the end of a repair
+
+    def _arrived(self, followed: Followed, message: m.RepairDone) -> None:
+        if followed.repair is None:
+            return
+        try:
+            checksums = followed.repair.finish(message.head)
+        except FormatError as error:
+            self._failed(followed, str(error))
+            return
+        self._write(followed, message, checksums, time.monotonic() + BUSY_PATIENCE_S)
+
+    def _write(
+        self, followed: Followed, message: m.RepairDone, checksums: bytes, deadline_s: float
+    ) -> None:
+        """Hand the pages to SQLite; again if readers are in the way."""
+        repair, database = followed.repair, followed.database
+        if repair is None or not followed.following.is_current(message.transfer):
+            return
+        now = time.monotonic()
+        followed.following.heard_s = now
+        try:
+            page1 = repair.page1()
+            database.suspect()
+            database.write_repair(repair.pages(), message.head, page1)
+            database.repaired(message.head, checksums, message.epochs, page1)
+        except BusyError as error:
+            database.wait_for_readers(True)
+            if now < deadline_s:
+                self._reactor.later(
+                    BUSY_RETRY_S, lambda: self._write(followed, message, checksums, deadline_s)
+                )
+            else:
+                self._failed(followed, str(error))
+            return
+        except (LiteMQError, OSError) as error:
+            database.close_writer()
+            self._failed(followed, str(error))
+            return
+        self._log.info("repaired", db=database.name, pages=repair.count, txid=database.applied.txid)
+        database.wait_for_readers(False)
+        followed.repaired()
+        self._repaired(followed)
+
+    def _failed(self, followed: Followed, reason: str) -> None:
+        if reason != followed.failure:
+            self._log.warning(
+                "a repair failed; trying again", db=followed.database.name, reason=reason
+            )
+        followed.failure = reason
+        followed.repair_failed(time.monotonic())
