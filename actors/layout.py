@@ -70,7 +70,9 @@ class Layout:
         """Make what is missing; the data directory itself exists. Raises StorageError."""
         for directory in (self.files, self.databases):
             try:
-                directory.mkdir(exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    directory.mkdir()
+                    directory.chmod(0o755)  # of `files`, the mount shows it
             except OSError as error:
                 raise storage_error(error, "create", directory) from error
 

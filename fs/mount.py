@@ -14,7 +14,10 @@ import errno
 import os
 import re
 import shutil
+import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +125,24 @@ def prepare_mountpoint(path: str) -> None:
         raise ConfigError(
             f"{path}: the mount point must be empty, but holds {found.name!r}; move its files away"
         )
+
+
+@contextmanager
+def writable(path: str) -> Iterator[None]:
+    """While mounting as an ordinary user: fusermount3 refuses a directory its user can't write to.
+
+    Afterwards the directory, now under the mount, is as it was.
+    """
+    if os.geteuid() == 0:
+        yield
+        return
+    under = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fchmod(under, MODE_UNDER_MOUNT | stat.S_IWUSR)
+        yield
+    finally:
+        os.fchmod(under, MODE_UNDER_MOUNT)
+        os.close(under)
 
 
 def abort(path: str) -> bool:

@@ -104,26 +104,18 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         if inode == ROOT_INODE:
-            raise FUSEError(errno.EPERM)
+            # who may make databases here; whatever it says, this process may
+            attr.st_mode |= stat.S_IRWXU
+            _set_attributes(str(self._tree.backing), attr, fields)
+            return self._root_attributes()
         file = self._file(inode)
         if fields.update_size:
             if fh is None:
                 self._check_may_write(file, ctx.pid)
             await file.truncate(attr.st_size)
-        target: int | str = file.path if file.fd < 0 else file.fd
         if fields.update_mode or fields.update_uid or fields.update_gid:
             self._check_may_write(file, ctx.pid)
-            if fields.update_mode:
-                os.chmod(target, stat.S_IMODE(attr.st_mode))
-            if fields.update_uid or fields.update_gid:
-                uid = attr.st_uid if fields.update_uid else -1
-                gid = attr.st_gid if fields.update_gid else -1
-                os.chown(target, uid, gid)
-        if fields.update_atime or fields.update_mtime:
-            now = file.stat()
-            accessed = attr.st_atime_ns if fields.update_atime else now.st_atime_ns
-            modified = attr.st_mtime_ns if fields.update_mtime else now.st_mtime_ns
-            os.utime(target, ns=(accessed, modified))
+        _set_attributes(file.path if file.fd < 0 else file.fd, attr, fields)
         return self._attributes(file)
 
     # --- opening and closing
@@ -335,9 +327,7 @@ class Operations(pyfuse3.Operations):
         return _attributes_of(file.inode, file.stat(), CACHE_S)
 
     def _root_attributes(self) -> EntryAttributes:
-        return _attributes_of(
-            ROOT_INODE, os.stat(self._tree.backing), CACHE_S, stat.S_IFDIR | 0o755
-        )
+        return _attributes_of(ROOT_INODE, os.stat(self._tree.backing), CACHE_S)
 
     def _virtual_attributes(self, inode: int) -> EntryAttributes:
         contents = self._virtual.contents(inode)
@@ -358,6 +348,23 @@ def _text(name: bytes) -> str:
     if len(name) > 240:
         raise FUSEError(errno.ENAMETOOLONG)
     return text
+
+
+def _set_attributes(
+    target: int | str, attr: EntryAttributes, fields: pyfuse3.SetattrFields
+) -> None:
+    """Mode, owner and times of a backing file, as far as they are to be set. Raises OSError."""
+    if fields.update_mode:
+        os.chmod(target, stat.S_IMODE(attr.st_mode))
+    if fields.update_uid or fields.update_gid:
+        uid = attr.st_uid if fields.update_uid else -1
+        gid = attr.st_gid if fields.update_gid else -1
+        os.chown(target, uid, gid)
+    if fields.update_atime or fields.update_mtime:
+        now = os.stat(target)
+        accessed = attr.st_atime_ns if fields.update_atime else now.st_atime_ns
+        modified = attr.st_mtime_ns if fields.update_mtime else now.st_mtime_ns
+        os.utime(target, ns=(accessed, modified))
 
 
 def _attributes_of(

@@ -34,7 +34,8 @@ class Session:
         self._loop.install()
         mount.detach_stale_fuse(self._path)
         try:
-            pyfuse3.init(operations, self._path, self._options)
+            with mount.writable(self._path):
+                pyfuse3.init(operations, self._path, self._options)
         except RuntimeError as error:
             raise LiteMQError(
                 f"{self._path} can't be mounted ({error}); /dev/fuse must be there, and without "

@@ -1,6 +1,7 @@
-"""A small file system on the poll loop, run by the tests: `passthrough_fs.py SOURCE MOUNTPOINT`.
+"""A small file system on the poll loop, run by the tests.
 
-It passes one directory through. Unlinking a name that starts with "held" takes 200 ms.
+`passthrough_fs.py SOURCE MOUNTPOINT UID`, as which user it mounts. It passes one directory
+through. Unlinking a name that starts with "held" takes 200 ms.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pyfuse3
 
+from litemq.fs import mount, trio_for_pyfuse3  # noqa: F401 - before the user changes
 from litemq.fs.poll_loop import Event, PollLoop
 
 HOLD_S = 0.2
@@ -84,12 +86,14 @@ class Passthrough(pyfuse3.Operations):
         self.path(parent, name).unlink()
 
 
-def main(source, mountpoint):
+def main(source, mountpoint, uid):
+    os.setresuid(int(uid), int(uid), int(uid))
     loop = PollLoop()
     loop.install()
     signal.signal(signal.SIGTERM, lambda *_: loop.stop())
     options = set(pyfuse3.default_options) - {"default_permissions"}
-    pyfuse3.init(Passthrough(loop, source), mountpoint, options)
+    with mount.writable(mountpoint):
+        pyfuse3.init(Passthrough(loop, source), mountpoint, options)
 
     async def serve():
         sys.stdout.write("ready\n")

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from capabilities import require_fuse
 from litemq.errors import ConfigError
 from litemq.fs import mount
 
+NOBODY = 65534
 PROGRAM = Path(__file__).with_name("passthrough_fs.py")
 pytestmark = pytest.mark.fuse
 
@@ -40,9 +42,15 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def server(source, point):
+def uid():
+    """Who mounts."""
+    return os.getuid()
+
+
+@pytest.fixture
+def server(source, point, uid):
     process = subprocess.Popen(
-        [sys.executable, PROGRAM, source, point],
+        [sys.executable, PROGRAM, source, point, str(uid)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -70,6 +78,36 @@ def test_loop_when_sqlite_works_through_it_then_its_databases_are_well(server, s
         db = sqlite3.connect(source / mode)
         assert db.execute("SELECT count(*) FROM t").fetchone() == (50,)
         db.close()
+
+
+@pytest.fixture
+def a_users_device():
+    """/dev/fuse as udev makes it; a machine without udev has it for root alone."""
+    mode = os.stat("/dev/fuse").st_mode
+    os.chmod("/dev/fuse", 0o666)
+    yield
+    os.chmod("/dev/fuse", mode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.usefixtures("a_users_device")
+@pytest.mark.parametrize("uid", [NOBODY])
+def test_mount_when_an_ordinary_user_mounts_then_it_works_and_is_not_writable_beneath(
+    source, point, uid, tmp_path, request
+):
+    """fusermount3 wants a directory that its user can write to; just for that moment it is."""
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == os.getuid() and not path.stat().st_mode & 0o001:
+            request.addfinalizer(partial(path.chmod, path.stat().st_mode & 0o7777))
+            path.chmod(0o755)
+    os.chown(source, uid, uid)
+    os.chown(point, uid, uid)
+    server = request.getfixturevalue("server")
+    assert mount.find_mount(str(point)).fs_type.startswith("fuse")
+    server.kill()
+    server.wait(10)
+    subprocess.run(["umount", "--lazy", point], check=True)  # whose it is, root can't ask it
+    assert point.stat().st_mode & 0o777 == mount.MODE_UNDER_MOUNT
 
 
 def test_cache_when_a_file_is_written_then_its_other_pages_stay_cached(server, source, point):
