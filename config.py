@@ -86,6 +86,16 @@ class MountConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab
     ] = "auto"
 
 
+def pub_address(listen: str) -> str:
+    """Where a node that listens there publishes its stream."""
+    return neighbour(listen, 0)
+
+
+def request_address(listen: str) -> str:
+    """Where a node that listens there takes requests."""
+    return neighbour(listen, 1)
+
+
 class StreamConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
     listen: Annotated[
         str,

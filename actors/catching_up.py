@@ -36,7 +36,6 @@ class CatchingUp:
     def __init__(
         self,
         config: Config,
-        requests: Sender,
         reactor: Reactor,
         *,
         followed: dict[str, Followed],
@@ -52,7 +51,8 @@ class CatchingUp:
         self._node = config.node.name
         self._answer_address = config.stream.answer_address
         self._layout = Layout(config.node.data_dir)
-        self._requests = requests
+        #: to the primary; None while there is none to follow
+        self.requests: Sender | None = None
         self._reactor = reactor
         self._followed = followed
         self._repaired = repaired
@@ -66,6 +66,11 @@ class CatchingUp:
         #: the epoch of the primary that is being followed
         self.term = 0
 
+    def send(self, message: m.Message, *payload: bytes) -> None:
+        """Tell the primary, if there is one."""
+        if self.requests is not None:
+            self.requests.send(message, *payload)
+
     # --- asking
 
     def fetch(self, followed: Followed) -> None:
@@ -73,7 +78,7 @@ class CatchingUp:
         self._transfer += 1
         followed.drop_repair()
         followed.following.begin(Phase.FETCHING, self._transfer, time.monotonic())
-        self._requests.send(
+        self.send(
             m.RequestRecords(
                 self._node,
                 self._answer_address,
@@ -130,7 +135,7 @@ class CatchingUp:
 
     def _send_checksums(self, name: str, page_size: int, sums: bytes) -> None:
         for start in range(0, max(len(sums), 1), CHECKSUM_PART):
-            self._requests.send(
+            self.send(
                 m.RequestRepair(
                     self._node,
                     self._answer_address,
@@ -198,11 +203,11 @@ class CatchingUp:
         """The database if this is a piece of its transfer; credit is granted for its bytes."""
         followed = self._followed.get(name)
         if followed is None or not followed.following.is_current(transfer):
-            self._requests.send(m.CancelTransfer(self._node, transfer))
+            self.send(m.CancelTransfer(self._node, transfer))
             return None
         followed.following.heard_s = time.monotonic()
         if data:
-            self._requests.send(m.GrantCredit(self._node, transfer, len(data)))
+            self.send(m.GrantCredit(self._node, transfer, len(data)))
         return followed
 
     def _piece(self, followed: Followed, message: m.Message, data: bytes) -> None:

@@ -7,6 +7,7 @@ Always true: what differs becomes one transaction.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -92,6 +93,45 @@ class FileCapture:
                 self._compare_at_rest(tracked, tail)
         finally:
             tail.close()
+
+    def take_over(self, tracked: Tracked, *, compare_all: bool = False) -> None:
+        """Go on with the log of a file that this node has applied as a replica until now.
+
+        What its WAL holds is in the log already. Page 1 differs by SQLite's own bookkeeping. Raises
+        FormatError when the file does not show all of the log, OSError.
+        """
+        if tracked.log.state.applied != tracked.log.head:
+            raise FormatError(
+                "the node had not applied all that it has as a replica; start it as one first"
+            )
+        tail = self._wals.tail_of(tracked)
+        try:
+            if tail.open():
+                tail.skip()
+            tracked.is_primary_now(tail.position())
+            self.log_difference(
+                tracked,
+                numbers=None if compare_all else [1],
+                overlay=tail.overlay(),
+                capture=tail.position(),
+            )
+        finally:
+            tail.close()
+
+    def hand_back(self, tracked: Tracked) -> None:
+        """What a replica needs to know of the file, if this node becomes one."""
+        if not tracked.log.n_pages:
+            return
+        overlay = None if tracked.wal is None else tracked.wal.overlay()
+        page1 = None if overlay is None else overlay.read(1)
+        if page1 is None:
+            with (
+                contextlib.suppress(FileNotFoundError),
+                open(self._path(tracked), "rb") as file,
+            ):
+                page1 = file.read(tracked.log.page_size)
+        if page1 is not None and len(page1) == tracked.log.page_size:
+            tracked.hand_back(page1)
 
     def _compare_at_rest(self, tracked: Tracked, tail: WalTail) -> None:
         if self._journal_active(tracked):

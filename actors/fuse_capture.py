@@ -9,7 +9,9 @@ or refused; both are sent again to a new log writer.
 from __future__ import annotations
 
 import contextlib
+import errno as errno_of
 import itertools
+import math
 import os
 import signal
 import time
@@ -80,8 +82,12 @@ class FuseCapture:
         self._primary_text = f"? {config.election.primary}\n".encode()
         if primary:
             self._primary_text = f"{config.node.name} {config.election.primary}\n".encode()
-        #: a stalled log, a drain; what the gatekeeper's protocol calls for
-        self.refuse_errno = 0
+        #: a stalled log, a drain
+        self._refused = 0
+        #: a primary takes writes until then (monotonic seconds); a fixed one has no end
+        self._accepts_until_s = math.inf if config.election.kind == "static" else 0.0
+        self._taken_over = False
+        # what the gatekeeper's protocol calls for
         self.read_only = not primary
         self.capturing = primary
         self._closed = False
@@ -93,6 +99,7 @@ class FuseCapture:
             name=f"litemq:{config.node.name}",
             allow_other=config.mount.allow_other,
         )
+        self._operations = Operations(self._tree, self)
 
     # --- life
 
@@ -114,7 +121,7 @@ class FuseCapture:
         loop.spawn(self._beat(), "heartbeat")
         if self._primary:
             await self._ready.wait()
-        self._session.mount(Operations(self._tree, self))
+        self._session.mount(self._operations)
         self._mounted = True
         self._log.info("mounted", path=str(self._config.mount.path))
         self._alive()
@@ -141,7 +148,12 @@ class FuseCapture:
 
     def _alive(self) -> None:
         self._to_supervisor.send(
-            m.ActorAlive(NAME, os.getpid(), ready=self._mounted, epoch=self._epoch)
+            m.ActorAlive(
+                NAME,
+                os.getpid(),
+                ready=self._mounted and self.read_only != self._primary,
+                epoch=self._epoch,
+            )
         )
 
     # --- what the log writer, the applier and the supervisor say
@@ -177,18 +189,28 @@ class FuseCapture:
             case m.CaptureReady(token=token):
                 if token == self._resync_token:
                     self._ready.set()
+                    if self._primary and self.read_only:
+                        self._taken_over = self.read_only = False
+                        self._log.info("taking writes", epoch=self._epoch)
+                        self._alive()
             case m.LogStalled(errno=errno):
                 if not self._closed:
-                    self.refuse_errno = errno
+                    self._refused = errno
             case m.AdmitWriter(pid=pid):
                 if self._mounted:
                     self._admitted = pid
                     self._to_log.send(m.WriterAdmitted(pid))
+            case m.SetRole(primary=primary, epoch=epoch, text=text):
+                self._primary_text = text.encode() + b"\n"
+                self._set_role(primary=primary, epoch=epoch)
+            case m.AcceptCommits(epoch=epoch, until_ns=until_ns):
+                if epoch == self._epoch:
+                    self._accepts_until_s = until_ns / 1e9
             case m.ShowPrimary(text=text):
                 self._primary_text = text.encode() + b"\n"
             case m.CloseWrites(reply_to=reply_to):
                 self._closed = True
-                self.refuse_errno = 30  # EROFS
+                self._refused = errno_of.EROFS
                 for file in self._tree.by_name.values():
                     if isinstance(file, DatabaseFile):
                         file.report_unexplained()
@@ -197,6 +219,37 @@ class FuseCapture:
                 reply.close()
             case _:
                 self._log.warning("unexpected message", message=type(message).__name__)
+
+    def _set_role(self, *, primary: bool, epoch: int) -> None:
+        """Change sides while files are open. Told again, it changes nothing."""
+        if (primary, epoch) == (self._primary, self._epoch):
+            return
+        self._primary, self._epoch = primary, epoch
+        self._closed, self._refused, self._admitted = False, 0, 0
+        self.read_only, self.capturing = True, primary
+        self._taken_over = primary
+        self._ready = Event()
+        self._resync_token = ""
+        self._accepts_until_s = 0.0 if primary else math.inf
+        for gate in self._gates.values():
+            gate.event.set(errno_of.EROFS)
+        self._gates.clear()
+        self._outstanding.clear()
+        self._outstanding_bytes = 0
+        self._room.set()
+        self._unexplained.clear()
+        self._operations.revoke_writers()
+        self._tree.relearn()
+        if not primary:
+            self._send(m.CaptureStarted(self._incarnation))
+        self._alive()
+
+    @property
+    def refuse_errno(self) -> int:
+        """Errno for every write that starts or extends a transaction; 0: go ahead."""
+        if self._refused or time.monotonic() < self._accepts_until_s:
+            return self._refused
+        return errno_of.EROFS
 
     def _open_gate(self, number: int, captured_end: int) -> None:
         gate = self._gates.pop(number, None)
@@ -223,6 +276,7 @@ class FuseCapture:
                 token,
                 self._incarnation,
                 mounted=self._ready.is_set,
+                taken_over=self._taken_over,
                 unclean=self._unclean,
                 wals=[file.capture.name for file in names if isinstance(file, WalFile)],
                 shms=[file.database for file in names if isinstance(file, ShmFile)],

@@ -7,6 +7,7 @@ log/                   the structured log                         every actor
 epoch                  the highest epoch this node has seen       supervisor, owner of the log
 damaged/               logs that could not be read, set aside     the owner of the log
 diverged/              logs of another history than the primary's the owner of the log
+primary                exists while an elected node is primary   supervisor
 lock                   held as long as the node runs              supervisor
 mounted                exists while the mount is in use           fuse capture
 """
@@ -55,6 +56,10 @@ class Layout:
     @property
     def mounted(self) -> Path:
         return self.data_dir / "mounted"
+
+    @property
+    def was_primary(self) -> Path:
+        return self.data_dir / "primary"
 
     @property
     def _epoch(self) -> Path:

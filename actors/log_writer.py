@@ -114,6 +114,8 @@ class LogWriter:
         self._group.flush()
         for tracked in self._tracked.values():
             with contextlib.suppress(LiteMQError):
+                if not self._group.stalled_errno:
+                    self._files.hand_back(tracked)
                 tracked.log.close(clean=not self._group.stalled_errno)
         close_all()
         return 0
@@ -251,11 +253,13 @@ class LogWriter:
         for tracked in self._tracked.values():
             tracked.shm_serial += 1
             self._wals.close(tracked)
-        if not message.mounted:
+        if message.taken_over:
+            self._take_over()
+        elif not message.mounted:
             self._recover(unclean=message.unclean)
         for name in message.wals:
             self._wals.open(self._track(name))
-        if message.mounted:
+        if message.mounted or message.taken_over:
             self._rejoin(message)
         for number in self._barriers:
             self._to_fuse.send(m.EchoCapture(number))
@@ -286,13 +290,27 @@ class LogWriter:
                 self._log.warning("the database file is gone; dropped", db=tracked.name)
                 self._group.drop(tracked)
 
+    def _take_over(self) -> None:
+        """The mount was a replica's until now, and whoever has files open could not write."""
+        for tracked in self._tracked.values():
+            if tracked.log.n_pages:
+                try:
+                    self._files.take_over(tracked)
+                except (FormatError, OSError) as error:
+                    self._log.error(
+                        "can't read the database; not replicated",
+                        db=tracked.name, reason=str(error),
+                    )  # fmt: skip
+
     def _recover_database(self, name: str, *, unclean: bool) -> None:
         if name not in self._tracked and not is_database(self._layout.files / name):
             return
         try:
             tracked = self._track(name)
-            self._files.recover(tracked, compare_all=unclean or tracked.was_replica)
-            tracked.is_primary_now()
+            if tracked.was_replica:
+                self._files.take_over(tracked, compare_all=True)
+            else:
+                self._files.recover(tracked, compare_all=unclean)
         except FormatError as error:
             self._log.error("can't read the database; not replicated", db=name, reason=str(error))
 

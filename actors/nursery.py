@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import select
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cloudpickle
@@ -65,8 +66,8 @@ class Nursery:
     pid: int
 
     @classmethod
-    def open(cls, title: str) -> Nursery:
-        """Fork the nursery.
+    def open(cls, title: str, preload: Sequence[str] = ()) -> Nursery:
+        """Fork the nursery, which imports the modules `preload`: its children share them.
 
         Call before any thread, ZeroMQ context or secret exists in this process.
         """
@@ -79,7 +80,7 @@ class Nursery:
             try:
                 ours.close()
                 setproctitle(title)
-                status = _serve(theirs)
+                status = _serve(theirs, preload)
             finally:
                 os._exit(status)
         theirs.close()
@@ -117,7 +118,7 @@ class Nursery:
             os.waitpid(self.pid, 0)
 
 
-def _serve(requests: socket.socket) -> int:
+def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
     die_with_parent()
     # A terminal's Ctrl-C reaches the whole group; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -125,6 +126,8 @@ def _serve(requests: socket.socket) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    for module in preload:
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()  # or every child's first collection would copy every shared page
     children: set[int] = set()

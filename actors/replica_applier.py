@@ -22,7 +22,7 @@ from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout, application_file
 from litemq.actors.reactor import Reactor
 from litemq.actors.replica_database import ReplicaDatabase
-from litemq.config import Config
+from litemq.config import Config, pub_address, request_address
 from litemq.errors import LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.dbpage import BusyError
 from litemq.fs.names import is_database_name
@@ -36,6 +36,9 @@ HEARTBEAT_S = 0.25
 PRESENCE_S = 0.5
 #: acknowledgements of applied transactions are gathered for this long
 ACK_S = 0.005
+#: how long a node that takes over may need to apply the rest of its log
+COMPLETE_S = 2.0
+COMPLETE_LOOK_S = 0.002
 LOOK_S = 1.0
 SYNC_S = 1.0
 RETENTION_S = 5.0
@@ -60,10 +63,7 @@ class ReplicaApplier:
         self._reactor = Reactor()
         self._local = Receiver.bind(endpoints.capture)
         self._answers = Receiver.bind(config.stream.answer_address, on_garbage=self._garbage)
-        self._stream = Receiver.subscribe(
-            config.primary_pub_address, hwm=config.stream.hwm * 16, on_garbage=self._garbage
-        )
-        self._requests = Sender(config.primary_request_address, hwm=10_000)
+        self._stream: Receiver | None = None
         self._to_fuse = Sender(endpoints.gates) if config.mount.fuse else None
         self._to_supervisor = Sender(endpoints.control)
         self._helper = HelperThread()
@@ -72,7 +72,6 @@ class ReplicaApplier:
         self._unopened: set[str] = set()
         self._catching_up = CatchingUp(
             config,
-            self._requests,
             self._reactor,
             followed=self._followed,
             repaired=self._applied,
@@ -83,6 +82,7 @@ class ReplicaApplier:
         self._catching_up.admitted = not config.mount.fuse
         self._catching_up.term = self._epoch
         self._beat_s = 0.0
+        self._address = ""
         self._primary = ""
         self._heard_s = time.monotonic()
         self._connected = False
@@ -100,7 +100,6 @@ class ReplicaApplier:
         for directory in sorted(self._layout.databases.iterdir()):
             self._follow(directory.name)
         reactor.on_message(self._local, self._from_node)
-        reactor.on_message(self._stream, self._from_stream)
         reactor.on_message(self._answers, self._catching_up.answer)
         reactor.on_readable(self._helper.fd, self._helper.collect)
         reactor.after_events(self._apply)
@@ -110,6 +109,8 @@ class ReplicaApplier:
         reactor.every(SYNC_S, self._sync)
         reactor.later(RETENTION_S, self._retain)
         self._admit()
+        if self._config.election.kind == "static":
+            self._follow_primary("", self._config.election.primary)
         reactor.run()
         self._send_presence(leaving=True)
         for followed in self._followed.values():
@@ -204,6 +205,14 @@ class ReplicaApplier:
                     self._show_primary()
             case m.Barrier():
                 self._barrier(message)
+            case m.Follow(node=node, address=address, epoch=epoch):
+                if epoch >= self._epoch:
+                    # not now: the stream's receiver may be the next to be drained
+                    self._reactor.later(0, lambda: self._follow_primary(node, address))
+            case m.CompleteLog(reply_to=reply_to):
+                reply, deadline_s = Sender(reply_to), time.monotonic() + COMPLETE_S
+                self._reactor.later(0, lambda: self._follow_primary("", ""))
+                self._reactor.later(0, lambda: self._complete(reply, deadline_s))
             case _:
                 pass
 
@@ -227,6 +236,52 @@ class ReplicaApplier:
         reply = Sender(message.reply_to)
         reply.send(m.BarrierReached(message.request, heads, primary))
         reply.close()
+
+    # --- which primary
+
+    def _follow_primary(self, node: str, address: str) -> None:
+        """Hear the primary at `address` from now on; nobody while it is empty."""
+        if address == self._address:
+            return
+        self._address, self._primary, self._connected = address, node, False
+        if self._stream is not None:
+            self._reactor.drop_receiver(self._stream)
+            self._stream.close()
+            self._stream = None
+        requests = self._catching_up.requests
+        if requests is not None:
+            requests.close()
+            self._catching_up.requests = None
+        for followed in self._followed.values():
+            followed.drop_repair()
+            followed.following.done()
+        if address:
+            self._catching_up.requests = Sender(request_address(address), hwm=10_000)
+            self._stream = Receiver.subscribe(
+                pub_address(address), hwm=self._config.stream.hwm * 16, on_garbage=self._garbage
+            )
+            self._reactor.on_message(self._stream, self._from_stream)
+            self._send_presence()
+
+    def _complete(self, reply: Sender, deadline_s: float) -> None:
+        """Apply all that is in the log, then say so; or why that can't be done."""
+        reason = self._why_incomplete()
+        if reason and time.monotonic() < deadline_s:
+            self._reactor.later(COMPLETE_LOOK_S, lambda: self._complete(reply, deadline_s))
+            return
+        if not reason:
+            for followed in self._followed.values():
+                followed.database.save()
+        reply.send(m.LogCompleted(reason))
+        reply.close()
+
+    def _why_incomplete(self) -> str:
+        for name, followed in self._followed.items():
+            if followed.needs_repair:
+                return f"{name} needs a repair"
+            if not followed.database.caught_up or followed.database.log.pending_bytes:
+                return f"{name} can't be applied: {followed.state}"
+        return "" if self._catching_up.admitted else "the mount is away"
 
     # --- from the primary
 
@@ -297,7 +352,7 @@ class ReplicaApplier:
 
     def _show_primary(self) -> None:
         if self._to_fuse is not None:
-            self._to_fuse.send(m.ShowPrimary(f"{self._primary} {self._config.election.primary}"))
+            self._to_fuse.send(m.ShowPrimary(f"{self._primary or '?'} {self._address}".rstrip()))
 
     def _live_records(self, message: m.LiveRecords, payload: list[bytes]) -> None:
         followed = self._follow(message.head.database)
@@ -428,7 +483,7 @@ class ReplicaApplier:
             for name, each in self._followed.items()
             if (names is None or name in names) and each.database.applied.txid
         ]
-        self._requests.send(
+        self._catching_up.send(
             m.ReplicaAlive(self._node, self._config.stream.answer_address, leaving, applied)
         )
 

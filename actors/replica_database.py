@@ -64,7 +64,13 @@ class ReplicaDatabase:
         self._backing = backing
         self.directory = layout.database(name)
         self.log = open_log(layout, name, segment_bytes)
-        self.applied: Position = self.log.state.applied
+        state = self.log.state
+        handed_back = state.captured and state.applied == self.log.head
+        if state.captured:
+            # this node was the primary: the file shows all of the log, or the comparison finds out
+            state.captured, state.applied = False, self.log.head
+            self.log.save_state()
+        self.applied: Position = state.applied
         if self.log.trusted and self.applied.txid < self.log.state.base.txid:
             self.applied = self.log.state.base  # a log starts behind what its file shows
         self.timestamp_ms = 0
@@ -86,7 +92,7 @@ class ReplicaDatabase:
         self._doubtful = self.log.head.txid
         self._fingerprint = _fingerprint(path)
         #: whether the file is known to be what this log made it
-        self.checked = not self.log.n_pages or self._left_alone()
+        self.checked = not self.log.n_pages or self._left_alone() or handed_back
         self.unsynced = False
         self.show()
 

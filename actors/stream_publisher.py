@@ -117,7 +117,9 @@ class StreamPublisher:
                 )
             case m.DatabaseHeads(heads=heads):
                 self._heads.update({head.database: head for head in heads})
-                self._have_heads = True
+                if not self._have_heads:
+                    self._have_heads = True
+                    self._alive()
                 self._heartbeat()
             case m.BarrierReached(request=number, heads=heads):
                 self._heads.update({head.database: head for head in heads})

@@ -14,20 +14,18 @@ import os
 import signal
 import subprocess
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-import psutil
 from setproctitle import setproctitle
 
 from litemq import config as configuration
 from litemq import log
+from litemq.actors.crew import Crew
 from litemq.actors.layout import Layout
-from litemq.actors.nursery import Exited, Nursery, Started
+from litemq.actors.nursery import Nursery
 from litemq.actors.reactor import Reactor
-from litemq.actors.restarts import Restarts
-from litemq.actors.roles import Factory, actors_of
+from litemq.actors.role_change import RoleChange
+from litemq.actors.roles import actors_of, modules_of
 from litemq.config import Config
 from litemq.errors import ConfigError, LiteMQError
 from litemq.fs import mount
@@ -40,22 +38,6 @@ LOCK_TRIES = 5
 LOCK_PAUSE_S = 0.02
 #: a step of the shutdown that takes longer is given up
 DRAIN_STEP_S = 5.0
-STOP_S = 5.0
-#: an actor that has not given its first sign of life is waited for at least this long
-START_S = 60.0
-
-
-@dataclass(slots=True)
-class _Actor:
-    """One actor as the supervisor sees it."""
-
-    name: str
-    factory: Factory
-    restarts: Restarts
-    pid: int = 0
-    state: str = "starting"
-    heard_s: float = field(default_factory=time.monotonic)
-    alive: m.ActorAlive | None = None
 
 
 class Supervisor:
@@ -71,8 +53,10 @@ class Supervisor:
         self._reactor = Reactor()
         self._log = log.get()
         self._nursery: Nursery | None = None
-        self._actors: dict[str, _Actor] = {}
-        self._starting: deque[str] = deque()
+        self._crew: Crew | None = None
+        self._change: RoleChange | None = None
+        self._why = ""
+        self._since_ms = time.time_ns() // 1_000_000
         self._application: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._draining = False
@@ -102,7 +86,7 @@ class Supervisor:
                 self._epoch = self._layout.read_epoch() + 1
                 self._layout.write_epoch(self._epoch)
             self._prepare_mount()
-            self._nursery = Nursery.open(f"litemq: nursery {config.node.name}")
+            self._nursery = Nursery.open(f"litemq: nursery {config.node.name}", modules_of(config))
             self._serve()
         finally:
             if self._nursery is not None:
@@ -151,13 +135,10 @@ class Supervisor:
     def _serve(self) -> None:
         assert self._nursery is not None
         control = Receiver.bind(self._endpoints.control)
-        for name, factory in actors_of(
-            self._config, primary=self._primary, epoch=self._epoch
-        ).items():
-            limits = self._config.supervisor
-            restarts = Restarts(limits.crash_limit, limits.crash_window_s)
-            self._actors[name] = _Actor(name, factory, restarts)
-            self._start(name)
+        self._crew = crew = Crew(
+            self._config, self._nursery, self._reactor, changed=self._look_ready, failed=self._fail
+        )
+        crew.staff(actors_of(self._config, primary=self._primary, epoch=self._epoch))
         self._log.info("node starts", role=self._role, epoch=self._epoch)
         reactor = self._reactor
         reactor.on_message(control, self._handle)
@@ -178,59 +159,16 @@ class Supervisor:
 
     @property
     def _role(self) -> str:
-        return "primary" if self._primary else "replica"
+        return _role(self._primary)
 
     # --- children
 
-    def _start(self, name: str) -> None:
-        assert self._nursery is not None
-        if self._step > 1:
-            return
-        actor = self._actors[name]
-        actor.state = "starting"
-        actor.heard_s = time.monotonic()
-        self._starting.append(name)
-        self._nursery.start(actor.factory)
-
     def _children(self) -> None:
-        assert self._nursery is not None
+        assert self._crew is not None
         try:
-            reports = self._nursery.reports()
+            self._crew.collect()
         except LiteMQError as error:
             self._fail(error)
-            return
-        for report in reports:
-            match report:
-                case Started(pid=pid):
-                    self._actors[self._starting.popleft()].pid = pid
-                case Exited(pid=pid, code=code):
-                    for actor in self._actors.values():
-                        if actor.pid == pid:
-                            self._ended(actor, code)
-
-    def _ended(self, actor: _Actor, code: int) -> None:
-        actor.pid = 0
-        actor.alive = None
-        self._look_ready()
-        if self._step > 1:
-            actor.state = "stopped"
-            self._stop_actors()
-            return
-        pause_s = actor.restarts.crashed(time.monotonic())
-        if pause_s is None:
-            self._fail(
-                LiteMQError(
-                    f"{actor.name} keeps crashing ({actor.restarts.limit} times within "
-                    f"{self._config.supervisor.crash_window_s:.0f} s); "
-                    "`litemq tail --level error` tells why"
-                )
-            )
-            return
-        actor.state = "restarting"
-        self._log.warning(
-            "actor ended; starting it again", ended=actor.name, code=code, pause_s=pause_s
-        )
-        self._reactor.later(pause_s, lambda: self._start(actor.name))
 
     def _fail(self, error: LiteMQError) -> None:
         if self._failure is None:
@@ -239,15 +177,8 @@ class Supervisor:
         self._reactor.stop()
 
     def _watch(self) -> None:
-        now = time.monotonic()
-        for actor in self._actors.values():
-            patience_s = self._config.supervisor.hung_after_s
-            if actor.alive is None:  # a cold disk can take its time over the imports
-                patience_s = max(patience_s, START_S)
-            if actor.pid and now - actor.heard_s > patience_s:
-                self._log.warning("actor gives no sign of life; killed", hung=actor.name)
-                actor.heard_s = now
-                _kill(actor.pid, signal.SIGKILL)
+        assert self._crew is not None
+        self._crew.watch()
         application = self._application
         if application is not None and application.poll() is not None and not self._draining:
             self._exit_code = _exit_code(application.returncode)
@@ -257,15 +188,12 @@ class Supervisor:
     # --- messages
 
     def _handle(self, message: m.Message, _payload: list[bytes]) -> None:
+        assert self._crew is not None
         match message:
-            case m.ActorAlive(actor=name, pid=pid):
-                actor = self._actors.get(name)
-                if actor is not None and (actor.pid in (0, pid)):
-                    actor.alive = message
-                    actor.heard_s = time.monotonic()
-                    if actor.pid:
-                        actor.state = "running" if message.ready else "starting"
-                    self._look_ready()
+            case m.ActorAlive():
+                self._crew.heard(message)
+            case m.ChangeRole():
+                self._change_role(message)
             case m.AskStatus(request=request, reply_to=reply_to):
                 reply = Sender(reply_to)
                 reply.send(self._status(request))
@@ -276,13 +204,50 @@ class Supervisor:
                 self._drain_step(2)
             case m.ReplicasDrained() if self._draining:
                 self._drain_step(3)
+            case _ if self._change is not None:
+                self._change.answered(message)
             case _:
                 pass
 
-    def _look_ready(self) -> None:
-        ready = all(
-            actor.alive is not None and actor.alive.ready for actor in self._actors.values()
+    # --- the role
+
+    def _change_role(self, wanted: m.ChangeRole) -> None:
+        """Begin; one change at a time, and none while the node ends."""
+        assert self._crew is not None
+        if self._draining or self._change is not None:
+            reason = "the node stops" if self._draining else "the role is being changed already"
+            self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, reason))
+            return
+        self._change = RoleChange(
+            self._config, self._crew, self._reactor, wanted, done=self._role_changed
         )
+        self._change.begin()
+
+    def _role_changed(self, change: RoleChange, reason: str) -> None:
+        self._change, wanted = None, change.wanted
+        if reason:
+            self._log.warning(
+                "the role has not changed", wanted=_role(wanted.primary), reason=reason
+            )
+        else:
+            self._primary, self._epoch, self._why = wanted.primary, wanted.epoch, wanted.why
+            self._since_ms = time.time_ns() // 1_000_000
+            self._log.info(
+                "role changed", role=self._role, epoch=wanted.epoch, why=wanted.why,
+                primary=wanted.node,
+            )  # fmt: skip
+            self._look_ready()
+        self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, reason))
+
+    def _tell_election(self, message: m.Message) -> None:
+        self._send(self._endpoints.election, message)
+
+    def _look_ready(self) -> None:
+        assert self._crew is not None
+        if self._change is not None:
+            self._change.look_ready()
+            return
+        ready = self._crew.ready
         if ready and not self._ready:
             self._log.info("node is ready", role=self._role, path=str(self._config.mount.path))
         self._ready = ready
@@ -301,7 +266,8 @@ class Supervisor:
         databases: list[m.DatabaseStatus] = []
         replicas: list[m.ReplicaStatus] = []
         epoch, primary = self._epoch, self._config.node.name if self._primary else ""
-        for actor in self._actors.values():
+        assert self._crew is not None
+        for actor in self._crew.actors.values():
             if actor.alive is not None:
                 databases = actor.alive.databases or databases
                 replicas = actor.alive.replicas or replicas
@@ -316,15 +282,7 @@ class Supervisor:
             ready=self._ready and not self._draining,
             databases=databases,
             replicas=replicas,
-            actors=[
-                m.ActorStatus("supervisor", os.getpid(), "running", 0, _rss(os.getpid())),
-                *(
-                    m.ActorStatus(
-                        actor.name, actor.pid, actor.state, actor.restarts.count, _rss(actor.pid)
-                    )
-                    for actor in self._actors.values()
-                ),
-            ],
+            actors=self._crew.status(),
         )
 
     # --- the end
@@ -373,8 +331,8 @@ class Supervisor:
             self._reactor.later(DRAIN_STEP_S + 1, lambda: self._drain_step(3))
         elif done == 3 and self._step < 2:
             self._step = 2
-            self._stop_actors()
-            self._reactor.later(STOP_S, self._kill_actors)
+            assert self._crew is not None
+            self._crew.dismiss(list(self._crew.actors), self._stopped)
 
     def _deadline(self, step: int) -> None:
         def late() -> None:
@@ -384,23 +342,9 @@ class Supervisor:
 
         self._reactor.later(DRAIN_STEP_S, late)
 
-    def _stop_actors(self) -> None:
-        """SIGTERM one actor after the other, in order; the next when one has ended."""
-        for actor in self._actors.values():
-            if actor.pid:
-                if actor.state != "stopping":
-                    actor.state = "stopping"
-                    _kill(actor.pid, signal.SIGTERM)
-                return
+    def _stopped(self) -> None:
         self._log.info("node stopped")
         self._reactor.stop()
-
-    def _kill_actors(self) -> None:
-        for actor in self._actors.values():
-            if actor.pid:
-                self._log.warning("actor does not stop; killed", hung=actor.name)
-                _kill(actor.pid, signal.SIGKILL)
-        self._reactor.later(1.0, self._reactor.stop)
 
     def _send(self, endpoint: str, message: m.Message) -> None:
         sender = Sender(endpoint)
@@ -408,16 +352,8 @@ class Supervisor:
         sender.close()
 
 
-def _kill(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _rss(pid: int) -> int:
-    try:
-        return int(psutil.Process(pid).memory_info().rss) if pid else 0
-    except psutil.Error:
-        return 0
+def _role(primary: bool) -> str:
+    return "primary" if primary else "replica"
 
 
 def _exit_code(returncode: int) -> int:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from litemq.actors.damaged_log import open_log
 from litemq.actors.layout import Layout, PositionFile
 from litemq.errors import StorageError
+from litemq.fs.pages import bookkeeping
 from litemq.fs.wal_tail import WalTail
 from litemq.transport.messages import DatabaseStatus, Head, WirePosition
+from litemq.txlog.position import ZERO
 from litemq.txlog.store import DatabaseLog
 
 #: Where the pages of a record came from, kept in its LTX header: salts, offset, size of frames in
@@ -49,6 +51,9 @@ class Tracked:
         """Open the database's log, making it when there is none."""
         opened = open_log(layout, name, segment_bytes)
         try:
+            if not opened.head.txid and not opened.state.captured:
+                opened.state.captured = True
+                opened.save_state()
             return cls(name, opened, PositionFile(layout.position(name)))
         except StorageError:
             opened.close(clean=False)
@@ -60,6 +65,10 @@ class Tracked:
 
         None when the last record came from elsewhere.
         """
+        state = self.log.state
+        if state.taken_over and state.taken_over_txid == self.log.head.txid:
+            salt1, salt2, offset, size = state.taken_over
+            return salt1, salt2, offset, size
         header = self.log.last_header
         if header is None or not (header.wal_salt1 or header.wal_salt2):
             return None
@@ -89,14 +98,21 @@ class Tracked:
 
     @property
     def was_replica(self) -> bool:
-        """Whether SQLite has applied pages here: then page 1 holds its own bookkeeping."""
-        return bool(self.log.state.page1_tail)
+        """Whether the file was made from the log, and not yet the log from the file."""
+        return bool(self.log.head.txid) and not self.log.state.captured
 
-    def is_primary_now(self) -> None:
-        """The database has been compared with the log."""
-        if self.was_replica:
-            self.log.state.page1_tail = ""
-            self.log.save_state()
+    def is_primary_now(self, wal: Capture | None) -> None:
+        """The file shows what the log says; its WAL holds nothing new up to the position `wal`."""
+        state = self.log.state
+        state.captured, state.applied, state.page1_tail = True, ZERO, ""
+        state.taken_over = list(wal or ())
+        state.taken_over_txid = self.log.head.txid
+        self.log.save_state()
+
+    def hand_back(self, page1: bytes) -> None:
+        """The log holds all of the file: what a replica needs to go on with it."""
+        self.log.state.applied = self.log.head
+        self.log.state.page1_tail = bookkeeping(page1).hex()
 
     def show_position(self) -> None:
         """Bring `NAME-pos` up to date."""

@@ -54,6 +54,11 @@ class DatabaseCapture:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.generation = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing is known to have changed."""
         self.dirty: dict[int, int] = {}
         #: the pages that changed are not known: compare all of them
         self.everything = False
@@ -63,7 +68,7 @@ class DatabaseCapture:
         #: bytes written to the current generation of the WAL, and how many of them are in the log
         self.wal_end = 0
         self.captured_end = 0
-        self.generation = 0
+        self.generation += 1
         #: the database file was written by a checkpoint, and no fsync has ended it
         self.checkpoint_open = False
         #: checkpoints here end without an fsync (synchronous=OFF): hold their writes instead

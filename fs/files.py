@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from errno import ENOSPC
+from errno import ENOSPC, EROFS
 from time import monotonic
 
 from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, DatabaseCapture, Gatekeeper
@@ -429,3 +429,22 @@ class ShmFile(File):
 
     async def fsync(self) -> None:
         """Nobody needs it on disk: it is rebuilt after a crash."""
+
+
+class Revoked:
+    """What an open file is to those who had it for writing when the node ceased to be primary."""
+
+    __slots__ = ("file",)
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+
+    @property
+    def fd(self) -> int:
+        return self.file.fd
+
+    async def write(self, offset: int, data: bytes) -> int:  # noqa: ARG002 - as File's
+        raise OSError(EROFS, os.strerror(EROFS))
+
+    async def fsync(self) -> None:
+        await self.file.fsync()

@@ -18,7 +18,8 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from litemq.fs.capture import Gatekeeper
-from litemq.fs.files import DatabaseFile, File
+from litemq.fs.files import DatabaseFile, File, Revoked
+from litemq.fs.names import Kind, classify
 from litemq.fs.tree import ROOT_INODE, Tree
 from litemq.fs.virtual import VirtualFiles
 
@@ -55,7 +56,7 @@ class Operations(pyfuse3.Operations):
         self._tree = tree
         self._gatekeeper = gatekeeper
         self._virtual = VirtualFiles(gatekeeper, tree.new_inode)
-        self._handles: dict[int, tuple[File, bool]] = {}
+        self._handles: dict[int, tuple[File | Revoked, bool]] = {}
         self._virtual_handles: dict[int, bytes] = {}
         self._next_handle = 1
 
@@ -110,7 +111,8 @@ class Operations(pyfuse3.Operations):
             return self._root_attributes()
         file = self._file(inode)
         if fields.update_size:
-            if fh is None:
+            opened = None if fh is None else self._handles.get(fh)
+            if opened is None or isinstance(opened[0], Revoked):
                 self._check_may_write(file, ctx.pid)
             await file.truncate(attr.st_size)
         if fields.update_mode or fields.update_uid or fields.update_gid:
@@ -145,7 +147,9 @@ class Operations(pyfuse3.Operations):
         if VirtualFiles.is_virtual(text):
             raise FUSEError(errno.EACCES)
         if self._gatekeeper.read_only and not self._gatekeeper.admitted(ctx.pid):
-            raise FUSEError(errno.EROFS)
+            # EACCES is what has SQLite say "readonly" to who opened the database as a primary's
+            journal = classify(text)[0] is Kind.JOURNAL
+            raise FUSEError(errno.EACCES if journal else errno.EROFS)
         if self._gatekeeper.refuse_errno not in (0, errno.ENOSPC):
             # Not for a full disk: SQLite would say that it can't open the file. The write says it.
             raise FUSEError(self._gatekeeper.refuse_errno)
@@ -164,7 +168,8 @@ class Operations(pyfuse3.Operations):
     @_errnos
     async def release(self, fh: int) -> None:
         if self._virtual_handles.pop(fh, None) is None:
-            self._close(*self._handles.pop(fh))
+            file, writing = self._handles.pop(fh)
+            self._close(file.file if isinstance(file, Revoked) else file, writing)
 
     # --- bytes
 
@@ -235,6 +240,8 @@ class Operations(pyfuse3.Operations):
         for handle, (opened, writing) in self._handles.items():
             if opened is file:
                 self._handles[handle] = (renamed, writing)
+            elif isinstance(opened, Revoked) and opened.file is file:
+                opened.file = renamed
         renamed.appeared()
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
@@ -278,6 +285,14 @@ class Operations(pyfuse3.Operations):
 
     async def mknod(self, *_: object) -> EntryAttributes:
         raise FUSEError(errno.EPERM)
+
+    # --- a change of role
+
+    def revoke_writers(self) -> None:
+        """Whoever has a guarded file open for writing may only read it from now on."""
+        for handle, (file, writing) in self._handles.items():
+            if writing and isinstance(file, File) and file.guarded:
+                self._handles[handle] = (Revoked(file), writing)
 
     # --- inside
 

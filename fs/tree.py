@@ -47,7 +47,17 @@ class Tree:
                 self._load_file(entry.name)
 
     def _load_file(self, name: str) -> None:
-        file = self.add(name)
+        self._learn(self.add(name))
+
+    def relearn(self) -> None:
+        """Look at every file as after a start: others have written, and nothing of it is ours."""
+        for capture in self.captures.values():
+            capture.begin()
+        for file in self.by_name.values():
+            self._learn(file)
+
+    def _learn(self, file: File) -> None:
+        name = file.name
         size = os.stat(self.path(name)).st_size
         if isinstance(file, WalFile):
             file.capture.wal_end = size

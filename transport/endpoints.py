@@ -40,6 +40,11 @@ class Endpoints:
         """Appended records and barrier answers; read by the stream publisher."""
         return self._ipc("records")
 
+    @property
+    def election(self) -> str:
+        """Changes of role that are done, and wishes; read by the election watcher."""
+        return self._ipc("election")
+
     def reply(self, name: str) -> str:
         """A private endpoint for the answers to one asker."""
         return self._ipc(f"reply-{name}")

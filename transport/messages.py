@@ -74,6 +74,8 @@ class ResyncCapture(Message, frozen=True):
     token: str
     incarnation: U64
     mounted: bool
+    #: mounted, but what is in the files was applied: nobody has written in this epoch yet
+    taken_over: bool
     unclean: bool
     wals: list[Name]
     shms: list[Name]
@@ -250,6 +252,21 @@ class WritesClosed(Message, frozen=True):
     """Answer to `CloseWrites`."""
 
 
+class SetRole(Message, frozen=True):
+    """Be the mount of a primary or of a replica. A primary takes writes when its log writer can."""
+
+    primary: bool
+    epoch: U64
+    text: str
+
+
+class AcceptCommits(Message, frozen=True):
+    """Take writes of this epoch until then (ns of the monotonic clock; 0: no longer)."""
+
+    epoch: U64
+    until_ns: U64
+
+
 # --- to the owner of the log (log writer or replica applier)
 
 
@@ -259,6 +276,26 @@ class Barrier(Message, frozen=True):
     request: U64
     reply_to: str
     database: str = ""
+
+
+class CompleteLog(Message, frozen=True):
+    """Hear the primary no longer, and apply all that is in the log: this node takes over."""
+
+    reply_to: str
+
+
+class LogCompleted(Message, frozen=True):
+    """Answer to `CompleteLog`; `reason` is empty if every file shows all of its log."""
+
+    reason: str
+
+
+class Follow(Message, frozen=True):
+    """Follow the primary at this address (its `listen`); none while it is empty."""
+
+    node: str
+    address: str
+    epoch: U64
 
 
 class BarrierReached(Message, frozen=True):
@@ -475,6 +512,24 @@ class ActorAlive(Message, frozen=True):
     primary: str | None = None
     databases: list[DatabaseStatus] | None = None
     replicas: list[ReplicaStatus] | None = None
+
+
+class ChangeRole(Message, frozen=True):
+    """Be a primary of this epoch, or a replica of the primary named (of none while it is empty)."""
+
+    primary: bool
+    epoch: U64
+    node: str
+    address: str
+    why: str
+
+
+class RoleChanged(Message, frozen=True):
+    """Answer to `ChangeRole`; `reason` is empty, or says why the role has not changed."""
+
+    primary: bool
+    epoch: U64
+    reason: str
 
 
 class AskStatus(Message, frozen=True):

@@ -38,6 +38,9 @@ class State:
     applied: Position = ZERO  # replicas: what their database file holds at least
     page1_tail: str = ""  # replicas: hex of the 12 bookkeeping bytes SQLite keeps on page 1
     fingerprint: str = ""  # replicas: of the database file as a clean end left it
+    captured: bool = False  # primaries: the file was written here, and the log read from it
+    taken_over: list[int] = field(default_factory=list)  # salts, offset, size of an applied WAL...
+    taken_over_txid: int = 0  # ...as long as this is the last TXID
     last: Position = ZERO  # where the log was closed; counts only if `clean`
 
     def save(self, directory: Path) -> None:
@@ -56,6 +59,9 @@ class State:
             "applied": self.applied.text,
             "page1_tail": self.page1_tail,
             "fingerprint": self.fingerprint,
+            "captured": self.captured,
+            "taken_over": self.taken_over,
+            "taken_over_txid": self.taken_over_txid,
         }
         write_atomically(directory / FILE_NAME, json.dumps(document, indent=1).encode() + b"\n")
 
@@ -85,6 +91,9 @@ def load(directory: Path) -> State | None:
             applied=positions.parse(document["applied"]),
             page1_tail=bytes.fromhex(document["page1_tail"]).hex(),
             fingerprint=str(document.get("fingerprint", "")),
+            captured=document.get("captured") is True,
+            taken_over=[_number(each) for each in document.get("taken_over", [])],
+            taken_over_txid=_number(document.get("taken_over_txid", 0)),
         )
     except (FormatError, ValueError, TypeError, KeyError) as error:
         raise FormatError(f"{path} is damaged: {error!r}") from error

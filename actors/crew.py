@@ -1,0 +1,220 @@
+"""The actors of a node: started, heard of, restarted, stopped.
+
+Owns their processes through the nursery. Does not know what they do, nor what roles there are.
+Always true: an actor that has not been heard for `hung-after` is killed, one that ended by itself
+is started again after a pause, and one that keeps crashing is reported once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import psutil
+
+from litemq import log
+from litemq.actors.nursery import Exited, Nursery, Started
+from litemq.actors.reactor import Reactor
+from litemq.actors.restarts import Restarts
+from litemq.actors.roles import Factory
+from litemq.config import Config
+from litemq.errors import LiteMQError
+from litemq.transport import messages as m
+
+#: an actor that does not end after SIGTERM is killed after this
+STOP_S = 5.0
+#: an actor that has not given its first sign of life is waited for at least this long
+START_S = 60.0
+
+
+@dataclass(slots=True)
+class Actor:
+    """One actor as the supervisor sees it."""
+
+    name: str
+    factory: Factory
+    restarts: Restarts
+    pid: int = 0
+    state: str = "starting"
+    heard_s: float = field(default_factory=time.monotonic)
+    alive: m.ActorAlive | None = None
+    leaving: bool = False
+
+    @property
+    def ready(self) -> bool:
+        return self.alive is not None and self.alive.ready
+
+
+class Crew:
+    """All actors of the node, in the order of their start."""
+
+    def __init__(
+        self,
+        config: Config,
+        nursery: Nursery,
+        reactor: Reactor,
+        *,
+        changed: Callable[[], None],
+        failed: Callable[[LiteMQError], None],
+    ) -> None:
+        """`changed` is told when an actor has ended or was heard, `failed` when one is given up."""
+        self._limits = config.supervisor
+        self._nursery = nursery
+        self._reactor = reactor
+        self._changed = changed
+        self._failed = failed
+        self._log = log.get()
+        self._starting: deque[str] = deque()
+        self._then: Callable[[], None] | None = None
+        self.actors: dict[str, Actor] = {}
+
+    @property
+    def ready(self) -> bool:
+        return all(actor.ready for actor in self.actors.values())
+
+    # --- coming and going
+
+    def staff(self, factories: Mapping[str, Factory]) -> None:
+        """Start those that are not there; the others are restarted with the new factory only."""
+        for name, factory in factories.items():
+            actor = self.actors.get(name)
+            if actor is None:
+                restarts = Restarts(self._limits.crash_limit, self._limits.crash_window_s)
+                self.actors[name] = Actor(name, factory, restarts)
+                self._start(name)
+            else:
+                actor.factory = factory
+
+    def dismiss(self, names: Iterable[str], then: Callable[[], None]) -> None:
+        """Stop these for good, one after the other in the order of their start; then call."""
+        for name in names:
+            self.actors[name].leaving = True
+        self._then = then
+        self._stop_next()
+
+    def _start(self, name: str) -> None:
+        actor = self.actors.get(name)
+        if actor is None or actor.leaving:
+            return
+        actor.state = "starting"
+        actor.heard_s = time.monotonic()
+        self._starting.append(name)
+        self._nursery.start(actor.factory)
+
+    def _stop_next(self) -> None:
+        for actor in list(self.actors.values()):
+            if not actor.leaving:
+                continue
+            if not actor.pid and actor.name not in self._starting:
+                del self.actors[actor.name]
+                continue
+            if actor.pid and actor.state != "stopping":
+                actor.state = "stopping"
+                kill(actor.pid, signal.SIGTERM)
+                self._reactor.later(STOP_S, partial(self._too_late, actor, actor.pid))
+            return
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def _too_late(self, actor: Actor, pid: int) -> None:
+        if actor.pid == pid:
+            self._log.warning("actor does not stop; killed", hung=actor.name)
+            kill(pid, signal.SIGKILL)
+
+    # --- what is heard of them
+
+    def collect(self) -> None:
+        """Take the nursery's reports. Raises LiteMQError when it is gone."""
+        for report in self._nursery.reports():
+            match report:
+                case Started(pid=pid):
+                    name = self._starting.popleft()
+                    actor = self.actors.get(name)
+                    if actor is None:
+                        kill(pid, signal.SIGKILL)
+                        continue
+                    actor.pid = pid
+                    if actor.leaving:
+                        self._stop_next()
+                case Exited(pid=pid, code=code):
+                    for actor in list(self.actors.values()):
+                        if actor.pid == pid:
+                            self._ended(actor, code)
+
+    def heard(self, message: m.ActorAlive) -> None:
+        """A sign of life; of a process that is no more, it counts for nothing."""
+        actor = self.actors.get(message.actor)
+        if actor is None or actor.pid not in (0, message.pid):
+            return
+        actor.alive = message
+        actor.heard_s = time.monotonic()
+        if actor.pid and actor.state != "stopping":
+            actor.state = "running" if message.ready else "starting"
+        self._changed()
+
+    def _ended(self, actor: Actor, code: int) -> None:
+        actor.pid = 0
+        actor.alive = None
+        self._changed()
+        if actor.leaving:
+            self._stop_next()
+            return
+        pause_s = actor.restarts.crashed(time.monotonic())
+        if pause_s is None:
+            self._failed(
+                LiteMQError(
+                    f"{actor.name} keeps crashing ({actor.restarts.limit} times within "
+                    f"{self._limits.crash_window_s:.0f} s); "
+                    "`litemq tail --level error` tells why"
+                )
+            )
+            return
+        actor.state = "restarting"
+        self._log.warning(
+            "actor ended; starting it again", ended=actor.name, code=code, pause_s=pause_s
+        )
+        self._reactor.later(pause_s, lambda: self._start(actor.name))
+
+    def watch(self) -> None:
+        """Kill what has not been heard for too long."""
+        now = time.monotonic()
+        for actor in self.actors.values():
+            patience_s = self._limits.hung_after_s
+            if actor.alive is None:  # a cold disk can take its time over the imports
+                patience_s = max(patience_s, START_S)
+            if actor.pid and now - actor.heard_s > patience_s:
+                self._log.warning("actor gives no sign of life; killed", hung=actor.name)
+                actor.heard_s = now
+                kill(actor.pid, signal.SIGKILL)
+
+    def status(self) -> list[m.ActorStatus]:
+        """A line for each, the supervisor first."""
+        return [
+            m.ActorStatus("supervisor", os.getpid(), "running", 0, _rss(os.getpid())),
+            *(
+                m.ActorStatus(
+                    actor.name, actor.pid, actor.state, actor.restarts.count, _rss(actor.pid)
+                )
+                for actor in self.actors.values()
+            ),
+        ]
+
+
+def kill(pid: int, number: int) -> None:
+    """Send a signal, if the process is still there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _rss(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss) if pid else 0
+    except psutil.Error:
+        return 0

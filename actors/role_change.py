@@ -1,0 +1,137 @@
+"""A change of role, step by step: what the supervisor tells whom, and what it waits for.
+
+Mounts stay, and files stay open. Always true: the log of the files has one owner at a time: the
+applier has ended before a log writer begins, and the other way round; the epoch is on disk before
+anything bears it; and on the way down the mount refuses writes before anything else happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from litemq import log
+from litemq.actors.crew import Crew
+from litemq.actors.layout import Layout
+from litemq.actors.reactor import Reactor
+from litemq.actors.roles import actors_of
+from litemq.config import Config
+from litemq.transport import messages as m
+from litemq.transport.endpoints import Endpoints
+from litemq.transport.sockets import Sender
+
+#: a step that takes longer has failed
+STEP_S = 5.0
+
+
+class RoleChange:
+    """One change, up or down."""
+
+    def __init__(
+        self,
+        config: Config,
+        crew: Crew,
+        reactor: Reactor,
+        wanted: m.ChangeRole,
+        *,
+        done: Callable[[RoleChange, str], None],
+    ) -> None:
+        """`done` gets an empty text when the role has changed, or why it has not."""
+        self._config = config
+        self._layout = Layout(config.node.data_dir)
+        self._endpoints = Endpoints(config.run_dir)
+        self._crew = crew
+        self._reactor = reactor
+        self._done = done
+        self._log = log.get()
+        self._step = 0
+        self._waits_for: type[m.Message] | None = None
+        self.wanted = wanted
+
+    def begin(self) -> None:
+        """Take the first step."""
+        if self.wanted.primary:
+            self._ask(
+                self._endpoints.capture,
+                m.CompleteLog(self._endpoints.control),
+                m.LogCompleted,
+            )
+        else:
+            self._ask(self._endpoints.gates, m.CloseWrites(self._endpoints.control), m.WritesClosed)
+
+    def answered(self, message: m.Message) -> None:
+        """One of the actors has answered; of earlier steps, that counts for nothing."""
+        if self._waits_for is None or not isinstance(message, self._waits_for):
+            return
+        self._waits_for = None
+        match message:
+            case m.LogCompleted(reason=reason):
+                if reason:
+                    self._end(reason)
+                else:
+                    self._crew.dismiss(["replica_applier"], self._up)
+            case m.WritesClosed():
+                self._ask(
+                    self._endpoints.capture,
+                    m.Barrier(0, self._endpoints.control),
+                    m.BarrierReached,
+                )
+            case m.BarrierReached():
+                self._crew.dismiss(["log_writer", "stream_publisher"], self._down)
+            case _:
+                pass
+
+    def look_ready(self) -> None:
+        """Something has changed among the actors."""
+        if self._step and self._crew.ready:
+            self._end("")
+
+    # --- steps
+
+    def _ask(self, endpoint: str, question: m.Message, answer: type[m.Message]) -> None:
+        self._waits_for = answer
+        self._send(endpoint, question)
+
+        def late() -> None:
+            if self._waits_for is answer:
+                self._waits_for = None
+                self._late(answer)
+
+        self._reactor.later(STEP_S, late)
+
+    def _late(self, answer: type[m.Message]) -> None:
+        reason = f"no {answer.__name__} within {STEP_S:g} s"
+        if self.wanted.primary:
+            self._end(reason)
+            return
+        # the way down has to end: what is not in the log is found when this node is primary again
+        self._log.warning("a step of the change of role takes too long; going on", reason=reason)
+        self._crew.dismiss(["log_writer", "stream_publisher"], self._down)
+
+    def _up(self) -> None:
+        self._layout.write_epoch(self.wanted.epoch)
+        self._layout.was_primary.touch()
+        self._set_role()
+
+    def _down(self) -> None:
+        self._layout.was_primary.unlink(missing_ok=True)
+        self._set_role()
+
+    def _set_role(self) -> None:
+        wanted = self.wanted
+        text = f"{wanted.node} {wanted.address}"
+        self._send(self._endpoints.gates, m.SetRole(wanted.primary, wanted.epoch, text))
+        self._crew.staff(actors_of(self._config, primary=wanted.primary, epoch=wanted.epoch))
+        if wanted.primary:
+            self._step = 1  # until all of them are ready
+        else:
+            self._send(self._endpoints.capture, m.Follow(wanted.node, wanted.address, wanted.epoch))
+            self._end("")
+
+    def _end(self, reason: str) -> None:
+        self._step = 0
+        self._done(self, reason)
+
+    def _send(self, endpoint: str, message: m.Message) -> None:
+        sender = Sender(endpoint)
+        sender.send(message)
+        sender.close()
