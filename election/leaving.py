@@ -65,11 +65,16 @@ def see_demotion(step: Step) -> None:
     step.look()
 
 
-def tick(step: Step, role: Demoting) -> None:
-    """The lease has run out, or the release is not answered."""
-    if step.now_s < role.until_s:
+def let_go_in_time(step: Step) -> None:
+    """When the lease has run out nobody need confirm anything: commits are refused by then."""
+    role = step.state.role
+    if not isinstance(role, Demoting) or role.leaving is not Leaving.FENCING:
         return
-    if role.leaving is Leaving.FENCING:
+    if step.now_s >= role.until_s:
         let_go(step, role)
-    elif role.leaving is Leaving.RELEASING:
+
+
+def tick(step: Step, role: Demoting) -> None:
+    """The release is not answered."""
+    if role.leaving is Leaving.RELEASING and step.now_s >= role.until_s:
         stop(step, "stopped; the lease service did not answer, the lease ends by itself")

@@ -67,6 +67,7 @@ def advance(
     _note(step, event)
     _answer(step, event)
     serving.depose_if_outdated(step)
+    leaving.let_go_in_time(step)
     return step.state, tuple(step.actions)
 
 

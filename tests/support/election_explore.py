@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from election_world import Advance, Broken, Budget, Move, World, new_world, primaries
+from election_world import Advance, BrokenError, Budget, Move, World, new_world, primaries
 
 from litemq.election.states import Stopped
 
@@ -19,10 +19,16 @@ class Found:
     moves: int
     depth: int
     trail: list[Move] | None = None
-    broken: Broken | None = None
+    broken: BrokenError | None = None
 
 
-def explore(start: World, *, depth: int, limit: int) -> Found:
+def explore(
+    start: World,
+    *,
+    depth: int,
+    limit: int,
+    moves_of: Callable[[World], list[Move]] = World.moves,
+) -> Found:
     """Breadth first, each state once; ends at the first thing broken, with the moves to it."""
     seen: set[Hashable] = {start.key()}
     parents: list[tuple[int, Move | None]] = [(-1, None)]
@@ -31,12 +37,12 @@ def explore(start: World, *, depth: int, limit: int) -> Found:
     for level in range(depth):
         following: list[tuple[World, int]] = []
         for world, number in layer:
-            for move in world.moves():
+            for move in moves_of(world):
                 moves += 1
                 other = world.copy()
                 try:
                     other.play(move)
-                except Broken as broken:
+                except BrokenError as broken:
                     trail = [move]
                     while number >= 0:
                         number, earlier = parents[number]
@@ -158,6 +164,7 @@ def calm_down(world: World, seconds: float) -> None:
     """All faults end: whoever was killed or has stopped is started again."""
     world.cut = frozenset()
     world.budget = Budget()
+    world.settle(2.0)  # those that are about to stop do
     for name, node in world.nodes.items():
         if node.state is not None and isinstance(node.state.role, Stopped):
             world.play(("start", name))

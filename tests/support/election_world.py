@@ -2,9 +2,9 @@
 
 Nothing here chooses: `moves` lists what may happen next, `play` does one of it and then checks what
 must always be true. Whoever explores brings the choice. Watchers may stand still for any time, for
-nothing forces a move but the passing of time; a node's gate, like the real one, refuses by itself when
-its time is over. Messages to and from the lease service are overtaken, doubled and lost; orders to
-a node's own actors keep their order, and may be slow.
+nothing forces a move but the passing of time; a node's gate, like the real one, refuses by itself
+when its time is over. Messages to and from the lease service are overtaken, doubled and lost;
+orders to a node's own actors keep their order, and may be slow.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SLOW = (do.Acquire, do.Renew, do.Release)
 ASKED_LOCALLY = (on.Fenced, on.Promoted, on.Demoted, on.DrainedTo)
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """Something that must always be true is not."""
 
 
@@ -107,6 +107,8 @@ class Budget:
     empties: int = 0
     handoffs: int = 0
     stops: int = 0
+    #: departures from fair weather
+    turns: int = 0
 
 
 @dataclass(slots=True)
@@ -122,6 +124,10 @@ class World:
     acceptors: dict[int, str] = field(default_factory=dict)
     #: nodes that cannot reach the service
     cut: frozenset[str] = frozenset()
+    #: messages that are late, watchers that stand still, nodes whose other actors are slow
+    late: tuple[Message, ...] = ()
+    stalled: frozenset[str] = frozenset()
+    slow: frozenset[str] = frozenset()
     data: bool = False  # whether commits and replication are moves
     step: Advance = advance
 
@@ -162,6 +168,7 @@ class World:
             frozenset(Counter(self.pool).items()),
             tuple(self.members.values()),
             self.cut,
+            (frozenset(Counter(self.late).items()), self.stalled, self.slow),
         )
 
     # What may happen
@@ -224,6 +231,85 @@ class World:
         getattr(self, f"_play_{kind}")(*details)
         self.check()
 
+    def fair_move(self) -> Move | None:
+        """What happens next in fair weather, None if only time can pass."""
+        for number, (to_service, name, *_) in enumerate(self.pool):
+            if to_service or name not in self.stalled:
+                return ("deliver", number)
+        for name, node in self.nodes.items():
+            if node.state is None or isinstance(node.state.role, Stopped):
+                continue
+            if node.queue and name not in self.slow:
+                return ("work", name)
+            due_s = wake_at(node.rules, node.state, self.now_s)
+            if due_s is not None and due_s <= self.now_s and name not in self.stalled:
+                return ("tick", name)
+            if self._drained(node):
+                return ("drained", name)
+            if self.data and self._source(node):
+                return ("replicate", name)
+        return ("expire",) if self.expirable() else None
+
+    def few_moves(self) -> list[Move]:
+        """The fair move and, while the budget lasts, all departures from it."""
+        fair = self.fair_move()
+        found: list[Move] = []
+        if fair is not None:
+            found.append(fair)
+        else:
+            found += [("start", name) for name, node in self.nodes.items() if node.state is None]
+            found += [("arrive", number) for number in range(len(self.late))]
+            found += [("wake", name) for name in self.stalled]
+            found += [("hurry", name) for name in self.slow]
+            if self.now_s + self.tick_s <= self.horizon_s:
+                found.append(("time", self.tick_s))
+        if not self.budget.turns:
+            return found
+        if fair is not None and fair[0] == "deliver":
+            number = fair[1]
+            found += [("turn", "double", number), ("turn", "delay", number)]
+            if not isinstance(self.pool[int(str(number))][3], ASKED_LOCALLY):
+                found.append(("turn", "lose", number))
+        if fair is not None and fair[0] == "work":
+            found.append(("turn", "slow", fair[1]))
+        for name, node in self.nodes.items():
+            if node.state is None:
+                continue
+            found += [("turn", "kill", name), ("turn", "crash", name)]
+            if name not in self.stalled:
+                found.append(("turn", "stall", name))
+            if isinstance(node.state.role, Primary):
+                found += [("turn", "handoff", name), ("turn", "stop", name)]
+        if self.service.holder is not None:
+            found.append(("turn", "empty"))
+        return found
+
+    def _play_turn(self, kind: str, *details: object) -> None:
+        turns = self.budget.turns - 1
+        getattr(self, f"_play_{kind}")(*details)
+        self.budget = Budget(turns=turns)
+
+    def _play_delay(self, number: int) -> None:
+        self.late = (*self.late, self.pool[number])
+        self.pool = self.pool[:number] + self.pool[number + 1 :]
+
+    def _play_arrive(self, number: int) -> None:
+        message = self.late[number]
+        self.late = self.late[:number] + self.late[number + 1 :]
+        self._receive(message)
+
+    def _play_stall(self, name: str) -> None:
+        self.stalled |= {name}
+
+    def _play_wake(self, name: str) -> None:
+        self.stalled -= {name}
+
+    def _play_slow(self, name: str) -> None:
+        self.slow |= {name}
+
+    def _play_hurry(self, name: str) -> None:
+        self.slow -= {name}
+
     # Messages
 
     def _play_deliver(self, number: int) -> None:
@@ -270,7 +356,7 @@ class World:
                 node.left |= {before.epoch}
         due_s = wake_at(node.rules, node.state, self.now_s)
         if isinstance(event, on.Tick) and due_s is not None and due_s <= self.now_s:
-            raise Broken(f"{node.name} would spin: {node.state.role}")
+            raise BrokenError(f"{node.name} would spin: {node.state.role}")
         for action in actions:
             self._carry_out(node, action)
 
@@ -278,7 +364,7 @@ class World:
         match action:
             case do.PersistEpoch(epoch):
                 if epoch <= node.disk_epoch:
-                    raise Broken(f"{node.name}: epoch {epoch} on disk after {node.disk_epoch}")
+                    raise BrokenError(f"{node.name}: epoch {epoch} on disk after {node.disk_epoch}")
                 node.disk_epoch = epoch
             case do.AskMembers(attempt):
                 if node.name not in self.cut:
@@ -297,9 +383,15 @@ class World:
                 self._end_actors(node)
             case _ if isinstance(action, LOCAL):
                 if isinstance(action, do.Follow) and action.holder.epoch < node.disk_epoch:
-                    raise Broken(f"{node.name} follows epoch {action.holder.epoch} after a higher")
+                    raise BrokenError(
+                        f"{node.name} follows epoch {action.holder.epoch} after a higher"
+                    )
                 node.queue = (*node.queue, action)
             case _ if isinstance(action, SLOW):
+                if isinstance(action, do.Release) and action.successor is not None:
+                    has = self.nodes[action.successor].log
+                    if has[: len(node.log)] != node.log:
+                        raise BrokenError(f"{action.successor} is named and lacks transactions")
                 message = (True, node.name, node.incarnation, action, self.now_s)
                 self.pool = (*self.pool, message)
 
@@ -414,12 +506,12 @@ class World:
                 self._send(name, node.incarnation, on.Promoted(epoch))
             case do.BecomeReplica(attempt):
                 if node.gate is not None and self.now_s < node.gate[1]:
-                    raise Broken(f"{name} becomes a replica and accepts commits")
+                    raise BrokenError(f"{name} becomes a replica and accepts commits")
                 node.serving, node.following, node.drain = 0, None, None
                 self._send(name, node.incarnation, on.Demoted(attempt))
             case do.Follow(holder):
                 if node.serving:
-                    raise Broken(f"{name} follows {holder} and serves")
+                    raise BrokenError(f"{name} follows {holder} and serves")
                 node.following = holder
 
     def _accept(self, node: Node, epoch: int, until_s: float) -> None:
@@ -427,11 +519,17 @@ class World:
         if self.now_s >= until_s:
             return
         if self.acceptors.setdefault(epoch, node.name) != node.name:
-            raise Broken(f"{node.name} accepts in epoch {epoch}, as {self.acceptors[epoch]} did")
+            raise BrokenError(
+                f"{node.name} accepts in epoch {epoch}, as {self.acceptors[epoch]} did"
+            )
         if node.serving != epoch:
-            raise Broken(f"{node.name} accepts in epoch {epoch}, its actors are of {node.serving}")
+            raise BrokenError(
+                f"{node.name} accepts in epoch {epoch}, its actors are of {node.serving}"
+            )
         if epoch < node.last_accepted or epoch > node.disk_epoch:
-            raise Broken(f"{node.name} accepts in {epoch}: {node.last_accepted} {node.disk_epoch}")
+            raise BrokenError(
+                f"{node.name} accepts in {epoch}: {node.last_accepted} {node.disk_epoch}"
+            )
         node.last_accepted = epoch
 
     def _drained(self, node: Node) -> bool:
@@ -519,7 +617,9 @@ class World:
         """Nobody accepts commits beside another, longer than the lease, or out of its role."""
         accepting = [node for node in self.nodes.values() if self.accepts(node)]
         if len(accepting) > 1:
-            raise Broken(f"two accept commits: {[(each.name, each.gate) for each in accepting]}")
+            raise BrokenError(
+                f"two accept commits: {[(each.name, each.gate) for each in accepting]}"
+            )
         service = self.service
         for node in accepting:
             assert node.gate is not None
@@ -531,19 +631,21 @@ class World:
             else:
                 covered_s = service.safe_at_s
             if until_s > covered_s:
-                raise Broken(f"{node.name} accepts until {until_s}, covered until {covered_s}")
+                raise BrokenError(f"{node.name} accepts until {until_s}, covered until {covered_s}")
         for node in self.nodes.values():
             if node.state is None:
                 continue
             if node.state.epoch_seen != node.disk_epoch:
-                raise Broken(f"{node.name} has seen {node.state.epoch_seen}, not {node.disk_epoch}")
+                raise BrokenError(
+                    f"{node.name} has seen {node.state.epoch_seen}, not {node.disk_epoch}"
+                )
             if accepts_commits(node.rules, node.state, self.now_s):
                 role = node.state.role
                 assert isinstance(role, Primary)
                 if role.epoch in node.left:
-                    raise Broken(f"{node.name} accepts again in epoch {role.epoch}")
+                    raise BrokenError(f"{node.name} accepts again in epoch {role.epoch}")
             if isinstance(node.state.role, Stopped) and node.gate is not None:
-                raise Broken(f"{node.name} has stopped and accepts")
+                raise BrokenError(f"{node.name} has stopped and accepts")
 
     # Fair weather
 
@@ -562,24 +664,15 @@ class World:
         self._calm()
 
     def _calm(self) -> None:
+        for name, node in self.nodes.items():
+            if node.state is None:
+                self.play(("start", name))
         for _ in range(100_000):
-            if self.pool:
-                self.play(("deliver", 0))
-                continue
-            move = next(
-                (each for each in self.moves() if each[0] in CALM and not self._empty_move(each)),
-                None,
-            )
+            move = self.fair_move()
             if move is None:
                 return
             self.play(move)
-        raise Broken("the nodes talk without end")
-
-    def _empty_move(self, move: Move) -> bool:
-        return move[0] == "start" and isinstance(self.nodes[str(move[1])].state, Stopped)
-
-
-CALM = ("start", "work", "tick", "drained", "replicate", "expire")
+        raise BrokenError("the nodes talk without end")
 
 
 def new_world(

@@ -1,0 +1,163 @@
+"""Role machines with one rule taken out, each a wrapper around the real one: a checker that finds
+nothing wrong with them would find nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from election_world import Advance
+
+from litemq.election import actions as do
+from litemq.election import events as on
+from litemq.election.roles import advance
+from litemq.election.rules import Rules
+from litemq.election.states import (
+    Candidate,
+    Commits,
+    Demoting,
+    Leaving,
+    Primary,
+    Promoting,
+    State,
+)
+
+Result = tuple[State, tuple[do.Action, ...]]
+
+
+def _on_events(change: Callable[[State, on.Event, float], on.Event]) -> Advance:
+    def mutant(rules: Rules, state: State, event: on.Event, now_s: float) -> Result:
+        return advance(rules, state, change(state, event, now_s), now_s)
+
+    return mutant
+
+
+def _on_actions(change: Callable[[do.Action], do.Action | None]) -> Advance:
+    def mutant(rules: Rules, state: State, event: on.Event, now_s: float) -> Result:
+        state, actions = advance(rules, state, event, now_s)
+        changed = [change(each) for each in actions]
+        return state, tuple(each for each in changed if each is not None)
+
+    return mutant
+
+
+def _unconfirmed(rules: Rules, state: State, event: on.Event, now_s: float) -> Result:
+    """Releases the lease without waiting until commits are refused."""
+    state, actions = advance(rules, state, event, now_s)
+    if isinstance(state.role, Demoting) and state.role.leaving is Leaving.FENCING:
+        state, more = advance(rules, state, on.Fenced(state.role.attempt), now_s)
+        actions += more
+    return state, actions
+
+
+def _believe_grants(state: State, event: on.Event, now_s: float) -> on.Event:
+    if isinstance(event, on.Granted):
+        return replace(event, wait_s=0.0)
+    if isinstance(event, on.LeaseView):
+        return replace(event, safe_in_s=0.0)
+    return event
+
+
+def _any_fence(state: State, event: on.Event, now_s: float) -> on.Event:
+    if isinstance(event, on.Fenced) and isinstance(state.role, Demoting):
+        return on.Fenced(state.role.attempt)
+    return event
+
+
+def _any_promotion(state: State, event: on.Event, now_s: float) -> on.Event:
+    if isinstance(event, on.Promoted) and isinstance(state.role, Promoting):
+        return on.Promoted(state.role.epoch)
+    return event
+
+
+def _any_drain(state: State, event: on.Event, now_s: float) -> on.Event:
+    role = state.role
+    if isinstance(event, on.DrainedTo) and isinstance(role, Primary) and role.handover:
+        return replace(event, attempt=role.handover.attempt)
+    return event
+
+
+def _from_the_answer(state: State, event: on.Event, now_s: float) -> on.Event:
+    """Counts the lease from when the answer came; 2 s is that of the small world."""
+    if isinstance(event, on.Granted | on.Renewed):
+        return replace(event, deadline_s=now_s + 2.0)
+    return event
+
+
+def _at_once(rules: Rules, state: State, event: on.Event, now_s: float) -> Result:
+    """Serves as soon as the lease is granted, without waiting for the actors."""
+    state, actions = advance(rules, state, event, now_s)
+    if isinstance(state.role, Promoting) and state.role.ordered:
+        state, more = advance(rules, state, on.Promoted(state.role.epoch), now_s)
+        actions = tuple(each for each in actions if not isinstance(each, do.BecomePrimary)) + more
+    return state, actions
+
+
+def _forgetful(rules: Rules, state: State, event: on.Event, now_s: float) -> Result:
+    """Serves in any epoch that it is granted."""
+    if isinstance(state.role, Candidate) and isinstance(event, on.Granted):
+        seen = state.epoch_seen
+        state = replace(state, epoch_seen=min(seen, event.epoch - 1))
+        state, actions = advance(rules, state, event, now_s)
+        if event.epoch <= seen:
+            actions = tuple(each for each in actions if not isinstance(each, do.PersistEpoch))
+            state = replace(state, epoch_seen=seen)
+        return state, actions
+    if isinstance(state.role, Promoting | Primary) and state.epoch_seen > state.role.epoch:
+        seen = state.epoch_seen
+        state, actions = advance(
+            rules, replace(state, epoch_seen=state.role.epoch), event, now_s
+        )
+        return replace(state, epoch_seen=max(seen, state.epoch_seen)), actions
+    return advance(rules, state, event, now_s)
+
+
+def _reopening(rules: Rules, state: State, event: on.Event, now_s: float) -> Result:
+    """Accepts commits again after the lease was lost, if a renewal comes late."""
+    after, actions = advance(rules, state, event, now_s)
+    if isinstance(after.role, Demoting) and isinstance(event, on.LeaseLost):
+        role = state.role
+        if isinstance(role, Primary):
+            after = replace(after, role=replace(role, commits=Commits.OPEN))
+            return after, ()
+    return after, actions
+
+
+def _endless(action: do.Action) -> do.Action:
+    """Lets the mount accept commits for longer than the lease."""
+    if isinstance(action, do.AcceptCommits):
+        return replace(action, until_s=action.until_s + 1.0)
+    return action
+
+
+def _unfenced(action: do.Action) -> do.Action | None:
+    """Believes that commits are refused without having said so."""
+    if isinstance(action, do.FenceCommits):
+        return None
+    return action
+
+
+def _undrained(rules: Rules, state: State, event: on.Event, now_s: float) -> Result:
+    """Names a successor that may lack something."""
+    state, actions = advance(rules, state, event, now_s)
+    role = state.role
+    if isinstance(role, Primary) and role.handover and role.handover.draining:
+        drained = on.DrainedTo(role.handover.attempt, str(role.handover.target))
+        state, more = advance(rules, state, drained, now_s)
+        actions += more
+    return state, actions
+
+
+MUTANTS: dict[str, Advance] = {
+    "releases before commits are refused": _unconfirmed,
+    "ignores that an earlier holder may believe in its lease": _on_events(_believe_grants),
+    "takes any fence for the one it waits for": _on_events(_any_fence),
+    "takes any promotion for the one it waits for": _on_events(_any_promotion),
+    "takes any drained replica for the one it waits for": _on_events(_any_drain),
+    "counts the lease from the answer": _on_events(_from_the_answer),
+    "accepts commits before its actors are ready": _at_once,
+    "serves in an old epoch": _forgetful,
+    "lets the mount go on for too long": _on_actions(_endless),
+    "names a successor before it has everything": _undrained,
+}
