@@ -73,6 +73,9 @@ def see_drained(step: Step, role: Primary, event: DrainedTo) -> None:
     handover = role.handover
     if handover is None or not handover.draining or event.attempt != handover.attempt:
         return
+    if role.commits is Commits.FENCED:  # another may have been elected and have gone further
+        refuse(step, role, handover, "the lease is not renewed")
+        return
     step.leave(
         role.epoch,
         role.deadline_s,

@@ -39,7 +39,7 @@ def let_go(step: Step, role: Demoting) -> None:
 def end_when_released(step: Step, role: Demoting) -> None:
     """Give the service a moment to hear of it."""
     if not role.epoch:
-        stop(step, "stopped")
+        stop(step, "it was asked for")
         return
     until_s = step.now_s + step.rules.release_s
     step.keep(replace(role, leaving=Leaving.RELEASING, until_s=until_s, stopping=True))
@@ -77,4 +77,4 @@ def let_go_in_time(step: Step) -> None:
 def tick(step: Step, role: Demoting) -> None:
     """The release is not answered."""
     if role.leaving is Leaving.RELEASING and step.now_s >= role.until_s:
-        stop(step, "stopped; the lease service did not answer, the lease ends by itself")
+        stop(step, "the lease service did not answer, the lease ends by itself")

@@ -144,7 +144,7 @@ def _answer_standby(step: Step, event: Event, role: Replica | Candidate) -> None
         case ((HandoffRequested(request) | PromoteRequested(request)), _):
             handover.answer(step, request, f"{step.rules.node} is not the primary")
         case StopRequested(), _:
-            leaving.stop(step, "stopped")
+            leaving.stop(step, "it was asked for")
         case Tick(), Candidate():
             standby.tick(step, role)
         case Tick(), Replica(look_at_s) if step.now_s >= look_at_s:
@@ -189,7 +189,7 @@ def _answer_leaving(step: Step, event: Event, role: Demoting) -> None:
         case Demoted(attempt) if role.leaving is Leaving.CHANGING and attempt == role.attempt:
             leaving.see_demotion(step)
         case Released(epoch) if role.leaving is Leaving.RELEASING and epoch == role.epoch:
-            leaving.stop(step, "stopped; the lease was released")
+            leaving.stop(step, "the lease was released")
         case LeaseView(holder) if holder is not None and not event.mine:
             step.see(holder.epoch)
         case StopRequested():

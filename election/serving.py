@@ -11,7 +11,7 @@ from dataclasses import replace
 from litemq.election.actions import AcceptCommits, FenceCommits, Renew, Tell
 from litemq.election.events import LeaseView
 from litemq.election.standby import order
-from litemq.election.states import Commits, Primary, Promoting
+from litemq.election.states import Commits, Primary, Promoting, accepts_commits
 from litemq.election.turns import Step
 
 
@@ -35,8 +35,6 @@ def open_writes(step: Step, role: Primary) -> None:
     if step.now_s >= until_s:
         step.keep(role)
         return
-    if role.commits is Commits.FENCED:
-        step.do(Tell(f"commits are accepted: the lease of epoch {role.epoch} is ours"))
     step.do(AcceptCommits(role.epoch, until_s))
     step.keep(replace(role, commits=Commits.OPEN))
 
@@ -52,8 +50,10 @@ def see_renewal(step: Step, role: Promoting | Primary, deadline_s: float) -> Non
     role = replace(role, deadline_s=deadline_s)
     if role.handover is not None and role.handover.draining:
         step.keep(role)
-    else:
-        open_writes(step, role)
+        return
+    open_writes(step, role)
+    if role.commits is Commits.FENCED and accepts_commits(step.rules, step.state, step.now_s):
+        step.do(Tell(f"commits are accepted again: the lease of epoch {role.epoch} was renewed"))
 
 
 def see_promotion(step: Step, role: Promoting) -> None:

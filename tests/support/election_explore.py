@@ -105,7 +105,10 @@ WEIGHTS = {
     "crash": 0.05,
     "empty": 0.05,
     "handoff": 0.1,
-    "stop": 0.05,
+    "stop": 0.03,
+    "promote": 0.1,
+    "fit": 0.05,
+    "silent": 0.3,
 }
 QUICK = {
     "margin_s": 0.1,
@@ -131,6 +134,7 @@ def wander(seed: int, moves: int, *, step: Advance | None = None) -> World:
         world.step = step
     many = 1 << 30
     world.budget = Budget(*[chance.choice([0, many]) for _ in Budget.__slots__])
+    world.unlucky = chance.random() < 0.3
     calm = chance.random()
     stalled: str | None = None
     for _ in range(moves):
@@ -157,7 +161,7 @@ def _stands_still(world: World, move: Move, stalled: str | None) -> bool:
     if move[0] == "deliver":
         message = world.pool[int(str(move[1]))]
         return not message[0] and message[1] == stalled
-    return move[0] in ("tick", "handoff", "stop") and move[1] == stalled
+    return move[0] in ("tick", "handoff", "stop", "fit", "silent") and move[1] == stalled
 
 
 def calm_down(world: World, seconds: float) -> None:

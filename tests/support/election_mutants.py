@@ -106,9 +106,7 @@ def _forgetful(rules: Rules, state: State, event: on.Event, now_s: float) -> Res
         return state, actions
     if isinstance(state.role, Promoting | Primary) and state.epoch_seen > state.role.epoch:
         seen = state.epoch_seen
-        state, actions = advance(
-            rules, replace(state, epoch_seen=state.role.epoch), event, now_s
-        )
+        state, actions = advance(rules, replace(state, epoch_seen=state.role.epoch), event, now_s)
         return replace(state, epoch_seen=max(seen, state.epoch_seen)), actions
     return advance(rules, state, event, now_s)
 

@@ -128,6 +128,7 @@ class World:
     late: tuple[Message, ...] = ()
     stalled: frozenset[str] = frozenset()
     slow: frozenset[str] = frozenset()
+    unlucky: bool = False  # the actors fail to be a primary's in every 7th epoch
     data: bool = False  # whether commits and replication are moves
     step: Advance = advance
 
@@ -194,6 +195,8 @@ class World:
                 found.append(("tick", name))
             if self._drained(node):
                 found.append(("drained", name))
+            if self.data and self._is_silent(node):
+                found.append(("silent", name))
             if self.data:
                 found += [("commit", name)] if self.accepts(node) else []
                 found += [("replicate", name)] if self._source(node) else []
@@ -212,9 +215,10 @@ class World:
             found.append(("kill", node.name))
         if self.budget.crashes:
             found.append(("crash", node.name))
-        if isinstance(node.state.role if node.state else None, Primary):
-            found += [("handoff", node.name)] if self.budget.handoffs else []
-            found += [("stop", node.name)] if self.budget.stops else []
+        if self.budget.handoffs:
+            found += [("handoff", node.name), ("promote", node.name), ("fit", node.name)]
+        if self.budget.stops:
+            found.append(("stop", node.name))
         return found
 
     def expirable(self) -> bool:
@@ -503,7 +507,9 @@ class World:
                 node.drain = action
             case do.BecomePrimary(epoch):
                 node.serving, node.following = epoch, None
-                self._send(name, node.incarnation, on.Promoted(epoch))
+                fails = self.unlucky and epoch % 7 == 0
+                event = on.PromotionFailed(epoch, "no disk") if fails else on.Promoted(epoch)
+                self._send(name, node.incarnation, event)
             case do.BecomeReplica(attempt):
                 if node.gate is not None and self.now_s < node.gate[1]:
                     raise BrokenError(f"{name} becomes a replica and accepts commits")
@@ -552,6 +558,17 @@ class World:
         alive = source.state is not None and source.serving == node.following.epoch
         return source if alive and source.log != node.log else None
 
+    def _is_silent(self, node: Node) -> bool:
+        if node.following is None:
+            return False
+        source = self.nodes[node.following.node]
+        return source.state is None or source.serving != node.following.epoch
+
+    def _play_silent(self, name: str) -> None:
+        node = self.nodes[name]
+        assert node.following is not None
+        self.tell(node, on.PrimarySilent(node.following.epoch))
+
     def _play_commit(self, name: str) -> None:
         node = self.nodes[name]
         assert node.gate is not None
@@ -565,12 +582,14 @@ class World:
         held = len(node.log)
         if source.log[:held] == node.log:
             node.log = source.log[: held + 1]
+            self._send(name, node.incarnation, on.EpochSeen(source.serving))
             return
         common = 0
         while common < min(held, len(source.log)) and node.log[common] == source.log[common]:
             common += 1
         node.diverged += held - common
         node.log = source.log
+        self._send(name, node.incarnation, on.EpochSeen(source.serving))
 
     # Time and faults
 
@@ -606,6 +625,20 @@ class World:
     def _play_handoff(self, name: str) -> None:
         self.budget.handoffs -= 1
         self.tell(self.nodes[name], on.HandoffRequested(self.budget.handoffs))
+
+    def _play_promote(self, name: str) -> None:
+        """Any node asks, or is asked, for the lease."""
+        self.budget.handoffs -= 1
+        for node in self.nodes.values():
+            if node.state is not None:
+                self.tell(node, on.PromoteRequested(self.budget.handoffs, name))
+
+    def _play_fit(self, name: str) -> None:
+        """A log is found damaged, or whole again."""
+        self.budget.handoffs -= 1
+        node = self.nodes[name]
+        assert node.state is not None
+        self.tell(node, on.FitnessChanged(not node.state.fit, "compared"))
 
     def _play_stop(self, name: str) -> None:
         self.budget.stops -= 1
