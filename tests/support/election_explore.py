@@ -135,7 +135,7 @@ def wander(seed: int, moves: int, *, step: Advance | None = None) -> World:
     many = 1 << 30
     world.budget = Budget(*[chance.choice([0, many]) for _ in Budget.__slots__])
     world.unlucky = chance.random() < 0.3
-    calm = chance.random()
+    often = {kind: weight * chance.choice([0.2, 1, 5]) for kind, weight in WEIGHTS.items()}
     stalled: str | None = None
     for _ in range(moves):
         if chance.random() < 0.01:
@@ -144,10 +144,7 @@ def wander(seed: int, moves: int, *, step: Advance | None = None) -> World:
             world.cut = frozenset(chance.sample(sorted(world.nodes), chance.randrange(2)))
         world.tick_s = chance.choice([0.01, 0.05, 0.1, 0.3]) if chance.random() < 0.97 else 2.0
         choices = [each for each in world.moves() if not _stands_still(world, each, stalled)]
-        weights = [
-            WEIGHTS[str(each[0])] * (10 * calm if each[0] in ("deliver", "work", "tick") else 1)
-            for each in choices
-        ]
+        weights = [often[str(each[0])] for each in choices]
         world.play(chance.choices(choices, weights)[0])
         if len(world.pool) > 40:  # a network does not keep things for ever
             world.pool = world.pool[-40:]
