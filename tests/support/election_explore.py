@@ -133,7 +133,7 @@ def wander(seed: int, moves: int, *, step: Advance | None = None) -> World:
     if step is not None:
         world.step = step
     many = 1 << 30
-    world.budget = Budget(*[chance.choice([0, many]) for _ in Budget.__slots__])
+    world.budget = Budget(*[chance.choice([0, many]) for _ in vars(world.budget)])
     world.unlucky = chance.random() < 0.3
     often = {kind: weight * chance.choice([0.2, 1, 5]) for kind, weight in WEIGHTS.items()}
     stalled: str | None = None

@@ -15,7 +15,6 @@ from litemq.election.roles import advance
 from litemq.election.rules import Rules
 from litemq.election.states import (
     Candidate,
-    Commits,
     Demoting,
     Leaving,
     Primary,
@@ -65,19 +64,6 @@ def _any_fence(state: State, event: on.Event, now_s: float) -> on.Event:
     return event
 
 
-def _any_promotion(state: State, event: on.Event, now_s: float) -> on.Event:
-    if isinstance(event, on.Promoted) and isinstance(state.role, Promoting):
-        return on.Promoted(state.role.epoch)
-    return event
-
-
-def _any_drain(state: State, event: on.Event, now_s: float) -> on.Event:
-    role = state.role
-    if isinstance(event, on.DrainedTo) and isinstance(role, Primary) and role.handover:
-        return replace(event, attempt=role.handover.attempt)
-    return event
-
-
 def _from_the_answer(state: State, event: on.Event, now_s: float) -> on.Event:
     """Counts the lease from when the answer came; 2 s is that of the small world."""
     if isinstance(event, on.Granted | on.Renewed):
@@ -95,44 +81,27 @@ def _at_once(rules: Rules, state: State, event: on.Event, now_s: float) -> Resul
 
 
 def _forgetful(rules: Rules, state: State, event: on.Event, now_s: float) -> Result:
-    """Serves in any epoch that it is granted."""
-    if isinstance(state.role, Candidate) and isinstance(event, on.Granted):
-        seen = state.epoch_seen
+    """Serves in any epoch that it is granted, and asks for any."""
+    role = state.role
+    seen = state.epoch_seen
+    if isinstance(role, Candidate) and isinstance(event, on.Granted):
         state = replace(state, epoch_seen=min(seen, event.epoch - 1))
-        state, actions = advance(rules, state, event, now_s)
-        if event.epoch <= seen:
-            actions = tuple(each for each in actions if not isinstance(each, do.PersistEpoch))
-            state = replace(state, epoch_seen=seen)
-        return state, actions
-    if isinstance(state.role, Promoting | Primary) and state.epoch_seen > state.role.epoch:
-        seen = state.epoch_seen
-        state, actions = advance(rules, replace(state, epoch_seen=state.role.epoch), event, now_s)
-        return replace(state, epoch_seen=max(seen, state.epoch_seen)), actions
-    return advance(rules, state, event, now_s)
-
-
-def _reopening(rules: Rules, state: State, event: on.Event, now_s: float) -> Result:
-    """Accepts commits again after the lease was lost, if a renewal comes late."""
-    after, actions = advance(rules, state, event, now_s)
-    if isinstance(after.role, Demoting) and isinstance(event, on.LeaseLost):
-        role = state.role
-        if isinstance(role, Primary):
-            after = replace(after, role=replace(role, commits=Commits.OPEN))
-            return after, ()
-    return after, actions
+    elif isinstance(role, Promoting | Primary):
+        state = replace(state, epoch_seen=role.epoch)
+    state, actions = advance(rules, state, event, now_s)
+    kept = []
+    for action in actions:
+        if isinstance(action, do.Acquire):
+            kept.append(replace(action, above=0))
+        elif not isinstance(action, do.PersistEpoch) or action.epoch > seen:
+            kept.append(action)
+    return replace(state, epoch_seen=max(seen, state.epoch_seen)), tuple(kept)
 
 
 def _endless(action: do.Action) -> do.Action:
     """Lets the mount accept commits for longer than the lease."""
     if isinstance(action, do.AcceptCommits):
         return replace(action, until_s=action.until_s + 1.0)
-    return action
-
-
-def _unfenced(action: do.Action) -> do.Action | None:
-    """Believes that commits are refused without having said so."""
-    if isinstance(action, do.FenceCommits):
-        return None
     return action
 
 
@@ -151,8 +120,6 @@ MUTANTS: dict[str, Advance] = {
     "releases before commits are refused": _unconfirmed,
     "ignores that an earlier holder may believe in its lease": _on_events(_believe_grants),
     "takes any fence for the one it waits for": _on_events(_any_fence),
-    "takes any promotion for the one it waits for": _on_events(_any_promotion),
-    "takes any drained replica for the one it waits for": _on_events(_any_drain),
     "counts the lease from the answer": _on_events(_from_the_answer),
     "accepts commits before its actors are ready": _at_once,
     "serves in an old epoch": _forgetful,
