@@ -1,7 +1,7 @@
 """What a node is to do in an election: imperatives, as values.
 
 They are carried out in their order. Those to the other actors (FenceCommits, AcceptCommits,
-CloseWrites, WaitForReplica, BecomePrimary, BecomeReplica, Follow) go down one queue, and the next
+HoldWrites, WaitForReplica, BecomePrimary, BecomeReplica, Follow) go down one queue, and the next
 begins when the one before is done. Those to the lease service may be slow, and overtake nothing.
 """
 
@@ -37,7 +37,7 @@ class FenceCommits:
 
 
 @dataclass(frozen=True, slots=True)
-class CloseWrites:
+class HoldWrites:
     """Let writers wait, until AcceptCommits or FenceCommits."""
 
     epoch: Epoch
@@ -155,7 +155,7 @@ Action: TypeAlias = (
     PersistEpoch
     | AcceptCommits
     | FenceCommits
-    | CloseWrites
+    | HoldWrites
     | WaitForReplica
     | BecomePrimary
     | BecomeReplica

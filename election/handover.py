@@ -11,8 +11,7 @@ from dataclasses import replace
 from litemq.election.actions import (
     AskHandoff,
     AskMembers,
-    CloseWrites,
-    HandoffEnded,
+    HoldWrites,
     Tell,
     WaitForReplica,
 )
@@ -31,10 +30,10 @@ def begin(step: Step, role: Primary, target: str | None, request: int | None) ->
         if stopping:
             step.keep(replace(role, handover=replace(under_way, stopping=True)))
         elif under_way.request != request:
-            answer(step, request, "a hand-over is under way")
+            step.answer(request, "a hand-over is under way")
         return
     if target == step.rules.node:
-        answer(step, request, None)
+        step.answer(request, None)
         return
     attempt = step.next_attempt()
     until_s = step.now_s + step.rules.answer_s
@@ -61,11 +60,11 @@ def see_members(step: Step, role: Primary, event: MembersSeen) -> None:
         return
     attempt = step.next_attempt()
     until_s = step.now_s + step.rules.drain_s
-    step.do(CloseWrites(role.epoch), WaitForReplica(attempt, chosen.node, until_s))
+    step.do(HoldWrites(role.epoch), WaitForReplica(attempt, chosen.node, until_s))
     draining = replace(
         handover, attempt=attempt, until_s=until_s, target=chosen.node, draining=True
     )
-    step.keep(replace(role, commits=Commits.CLOSED, handover=draining))
+    step.keep(replace(role, commits=Commits.HELD, handover=draining))
 
 
 def see_drained(step: Step, role: Primary, event: DrainedTo) -> None:
@@ -101,30 +100,24 @@ def tick(step: Step, role: Primary) -> None:
 
 def refuse(step: Step, role: Primary, handover: Handover, reason: str) -> None:
     """Stay primary; or, if the node stops, go without a successor."""
-    answer(step, handover.request, reason)
     if handover.stopping:
         step.leave(role.epoch, role.deadline_s, f"stopping, no successor: {reason}", stopping=True)
         return
+    step.answer(handover.request, reason)
     step.do(Tell(f"no hand-over: {reason}", warn=True))
     role = replace(role, handover=None)
-    if role.commits is Commits.CLOSED:
+    if role.commits is Commits.HELD:
         open_writes(step, role)
     else:
         step.keep(role)
-
-
-def answer(step: Step, request: int | None, refused: str | None) -> None:
-    """Tell whoever asked, if anybody did."""
-    if request is not None:
-        step.do(HandoffEnded(request, refused))
 
 
 def ask_primary(step: Step, role: Replica | Candidate, request: int) -> None:
     """This node was asked to be promoted: only the primary can do that."""
     primary = step.state.following
     if not step.rules.candidate:
-        answer(step, request, f"{step.rules.node} is no candidate")
+        step.answer(request, f"{step.rules.node} is no candidate")
     elif isinstance(role, Candidate) or primary is None:
-        answer(step, request, "no primary is known: the lease decides")
+        step.answer(request, "no primary is known: the lease decides")
     else:
         step.do(AskHandoff(request, primary))

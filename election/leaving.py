@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from litemq.election.actions import BecomeReplica, FenceCommits, HandoffEnded, Release, Stop
+from litemq.election.actions import BecomeReplica, FenceCommits, Release, Stop
 from litemq.election.states import NEVER_S, Demoting, Leaving, State, Stopped
 from litemq.election.turns import Step
 from litemq.txlog.ids import Epoch
@@ -25,8 +25,7 @@ def let_go(step: Step, role: Demoting) -> None:
     if role.epoch:
         step.see_end(role.epoch)
         step.do(Release(role.epoch, role.successor))
-    if role.request is not None and role.successor is not None:
-        step.do(HandoffEnded(role.request))
+    step.answer(role.request, None)
     if role.stopping:
         end_when_released(step, role)
         return

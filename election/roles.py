@@ -104,7 +104,7 @@ def _answer(step: Step, event: Event) -> None:
         case ((HandoffRequested(request) | PromoteRequested(request)), role) if not isinstance(
             role, Replica | Candidate | Primary
         ):
-            handover.answer(step, request, f"{step.rules.node} is {_name(step)} at the moment")
+            step.answer(request, f"{step.rules.node} is {_name(step)} at the moment")
         case _, Replica() | Candidate() as role:
             _answer_standby(step, event, role)
         case _, Promoting() | Primary() as role:
@@ -142,7 +142,7 @@ def _answer_standby(step: Step, event: Event, role: Replica | Candidate) -> None
         case PromoteRequested(request, by), _ if by == step.rules.node:
             handover.ask_primary(step, role, request)
         case ((HandoffRequested(request) | PromoteRequested(request)), _):
-            handover.answer(step, request, f"{step.rules.node} is not the primary")
+            step.answer(request, f"{step.rules.node} is not the primary")
         case StopRequested(), _:
             leaving.stop(step, "it was asked for")
         case Tick(), Candidate():

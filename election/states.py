@@ -60,7 +60,7 @@ class Commits(Enum):
     """What writers meet on a primary."""
 
     OPEN = auto()
-    CLOSED = auto()  # they wait
+    HELD = auto()  # they wait
     FENCED = auto()  # they are refused
 
 

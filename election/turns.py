@@ -11,6 +11,7 @@ from litemq.election.actions import (
     Action,
     FenceCommits,
     Follow,
+    HandoffEnded,
     LookAtLease,
     PersistEpoch,
     Release,
@@ -18,7 +19,7 @@ from litemq.election.actions import (
 )
 from litemq.election.members import Holder
 from litemq.election.rules import Rules
-from litemq.election.states import Demoting, Leaving, Replica, Role, State
+from litemq.election.states import Demoting, Leaving, Primary, Replica, Role, State
 from litemq.txlog.ids import Epoch
 
 
@@ -95,8 +96,16 @@ class Step:
         """Be no primary any more: first of all, no commit is accepted."""
         attempt = self.next_attempt()
         self.do(FenceCommits(attempt))
+        before = self.state.role
+        if successor is None and isinstance(before, Primary) and before.handover is not None:
+            self.answer(before.handover.request, why)
         role = Demoting(Leaving.FENCING, attempt, epoch, deadline_s, successor, request, stopping)
         self.become(role, why, warn=warn)
+
+    def answer(self, request: int | None, refused: str | None) -> None:
+        """Tell whoever asked for a hand-over, if anybody did, how it ended."""
+        if request is not None:
+            self.do(HandoffEnded(request, refused))
 
     def release(self, epoch: Epoch) -> None:
         """Give back a lease that nobody here serves under."""

@@ -417,7 +417,7 @@ def test_handoff_when_asked_for_then_writes_close_and_the_target_is_waited_for()
     assert script.accepts
     found = script.see_members(member("a", 9), member("b", 7), member("c", 8))
     drain = do.WaitForReplica(script.state.attempt, "c", RULES.drain_s)
-    assert found == [do.CloseWrites(6), drain]
+    assert found == [do.HoldWrites(6), drain]
     assert not script.accepts
     assert script.tell(on.Renewed(6, 11.0)) == []
     fence = do.FenceCommits(script.state.attempt + 1)
@@ -457,6 +457,16 @@ def test_handoff_when_the_lease_ends_meanwhile_then_it_is_refused() -> None:
     assert do.HandoffEnded(1, "the lease is not renewed") in found
     assert isinstance(script.role, Primary)
     assert not script.accepts
+
+
+def test_handoff_when_the_primary_is_deposed_meanwhile_then_whoever_asked_is_told() -> None:
+    """Once, with the reason."""
+    script = Script().elect(ttl_s=10.0)
+    script.closed_for("b")
+    script.tell(on.LeaseLost(6, "the session is gone"))
+    script.tell(on.Fenced(script.state.attempt))
+    answers = [each for each in script.actions if isinstance(each, do.HandoffEnded)]
+    assert answers == [do.HandoffEnded(1, "the lease was lost: the session is gone")]
 
 
 @pytest.mark.parametrize("event", [on.HandoffRequested(2, "c"), on.PromoteRequested(2, "c")])

@@ -33,7 +33,7 @@ Message: TypeAlias = tuple[bool, str, int, object, float]
 LOCAL = (
     do.AcceptCommits,
     do.FenceCommits,
-    do.CloseWrites,
+    do.HoldWrites,
     do.WaitForReplica,
     do.BecomePrimary,
     do.BecomeReplica,
@@ -514,7 +514,7 @@ class World:
                 node.gate = None
                 node.closed = False
                 self._send(name, node.incarnation, on.Fenced(attempt))
-            case do.CloseWrites():
+            case do.HoldWrites():
                 node.closed = True
             case do.WaitForReplica():
                 node.drain = action
