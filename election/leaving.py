@@ -14,10 +14,10 @@ from litemq.election.turns import Step
 from litemq.txlog.ids import Epoch
 
 
-def begin(epoch_seen: Epoch, now_s: float) -> tuple[State, tuple[FenceCommits]]:
+def begin(epoch_seen: Epoch, now_s: float, attempt: int) -> tuple[State, tuple[FenceCommits]]:
     """The first state and its action: what an earlier run of this actor allowed is taken back."""
-    role = Demoting(Leaving.FENCING, 1, 0, NEVER_S)
-    return State(role, epoch_seen, "started", now_s, attempt=1), (FenceCommits(1),)
+    role = Demoting(Leaving.FENCING, attempt, 0, NEVER_S)
+    return State(role, epoch_seen, "started", now_s, attempt), (FenceCommits(attempt),)
 
 
 def let_go(step: Step, role: Demoting) -> None:

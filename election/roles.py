@@ -53,9 +53,13 @@ from litemq.election.turns import Step
 from litemq.txlog.ids import Epoch
 
 
-def begin(epoch_seen: Epoch, now_s: float) -> tuple[State, tuple[Action, ...]]:
-    """The state of a node that starts and its first actions; `epoch_seen` is the one on disk."""
-    return leaving.begin(epoch_seen, now_s)
+def begin(epoch_seen: Epoch, now_s: float, attempt: int) -> tuple[State, tuple[Action, ...]]:
+    """The state of a node that starts and its first actions; `epoch_seen` is the one on disk.
+
+    Attempts are counted from `attempt`, which is far from those of any earlier run: the other
+    actors may outlive this one, and their answers to it are not meant for the next.
+    """
+    return leaving.begin(epoch_seen, now_s, attempt)
 
 
 def advance(

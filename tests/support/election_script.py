@@ -43,7 +43,7 @@ class Script:
     def __init__(self, rules: Rules = RULES, *, epoch_seen: int = 5) -> None:
         self.rules = rules
         self.now_s = 0.0
-        self.state, first = begin(epoch_seen, 0.0)
+        self.state, first = begin(epoch_seen, 0.0, 1)
         self.actions: list[do.Action] = list(first)
         self.tell(on.Fenced(self.state.attempt))
         self.tell(on.Demoted(self.state.attempt))

@@ -40,7 +40,7 @@ LOCAL = (
     do.Follow,
 )
 SLOW = (do.Acquire, do.Renew, do.Release)
-ASKED_LOCALLY = (on.Fenced, on.Promoted, on.Demoted, on.DrainedTo)
+ASKED_LOCALLY = (on.Fenced, on.Promoted, on.PromotionFailed, on.Demoted, on.DrainedTo)
 
 
 class BrokenError(AssertionError):
@@ -351,7 +351,9 @@ class World:
                 self._send(name, incarnation, on.LeaseUnavailable("cut off", attempt))
             else:
                 self._serve(name, incarnation, content, sent_s)
-        elif node.state is not None and node.incarnation == incarnation:
+        elif node.state is not None and (
+            node.incarnation == incarnation or isinstance(content, ASKED_LOCALLY)
+        ):
             if name in self.cut and isinstance(content, on.Granted | on.Renewed | on.LeaseView):
                 return
             self.tell(node, content)
@@ -615,7 +617,7 @@ class World:
     def _play_start(self, name: str) -> None:
         node = self.nodes[name]
         node.incarnation += 1
-        node.state, actions = begin(node.disk_epoch, self.now_s)
+        node.state, actions = begin(node.disk_epoch, self.now_s, node.incarnation * 1000)
         for action in actions:
             self._carry_out(node, action)
 
@@ -629,6 +631,11 @@ class World:
     def _end_actors(self, node: Node) -> None:
         node.queue, node.gate, node.closed = (), None, False
         node.serving, node.following, node.drain = 0, None, None
+        self.pool = tuple(
+            each
+            for each in self.pool
+            if each[1] != node.name or not isinstance(each[3], ASKED_LOCALLY)
+        )
 
     def _play_crash(self, name: str) -> None:
         """The watcher alone dies and is started again; what was ordered is still done."""
