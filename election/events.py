@@ -1,0 +1,204 @@
+"""What a node learns in an election: past facts, as values.
+
+Answers carry the number of the attempt, or the epoch, that they belong to. They may come late,
+twice, in any order or never. Times are seconds on this node's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from litemq.election.members import Holder, Member
+from litemq.txlog.ids import Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """The lease as the service shows it: held by `holder`, or free."""
+
+    holder: Holder | None
+    #: held by this very process, not by another or an earlier one of the same name
+    mine: bool = False
+    #: of a free lease: the epoch that ended, 0 if unknown; whom its holder named
+    last_epoch: Epoch = 0
+    successor: str | None = None
+    #: of a free lease: an earlier holder may believe for this long that it still has it
+    safe_in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseUnavailable:
+    """The service does not answer; an acquisition of this attempt may or may not have happened."""
+
+    reason: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The lease is ours until `deadline_s`, counted from before the request was sent. An earlier
+    holder may believe for `wait_s` more that it has it.
+    """
+
+    attempt: int
+    epoch: Epoch
+    deadline_s: float
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The lease is another's, or not to be had for `retry_in_s`."""
+
+    attempt: int
+    retry_in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """Ours until `deadline_s`, counted from before this renewal was sent; true however late."""
+
+    epoch: Epoch
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RenewFailed:
+    """No answer: the lease may still be ours."""
+
+    epoch: Epoch
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The service says that the lease of this epoch has ended; it never comes back."""
+
+    epoch: Epoch
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The service has let go of the lease of this epoch."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class MembersSeen:
+    """The nodes that are alive, this one included."""
+
+    attempt: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrimarySilent:
+    """The stream of the primary of this epoch ended, or has been silent for too long."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSeen:
+    """A record, heartbeat or position of this epoch was received."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """From now on no commit is accepted; the answer to FenceCommits."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """The log is complete and all actors are those of a primary of this epoch."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionFailed:
+    """The actors could not become those of a primary."""
+
+    epoch: Epoch
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demoted:
+    """All actors are those of a replica."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandoffRequested:
+    """Somebody wants the primary to hand over, to `target` or to the most advanced candidate."""
+
+    request: int
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteRequested:
+    """Node `by` is to be the primary: asked for on that node, or by it."""
+
+    request: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainedTo:
+    """Writes are closed, and `target` has everything that was ever acknowledged here."""
+
+    attempt: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class FitnessChanged:
+    """Whether the log of this node is whole and ready."""
+
+    fit: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The node is to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event: TypeAlias = (
+    LeaseView
+    | LeaseUnavailable
+    | Granted
+    | Denied
+    | Renewed
+    | RenewFailed
+    | LeaseLost
+    | Released
+    | MembersSeen
+    | PrimarySilent
+    | EpochSeen
+    | Fenced
+    | Promoted
+    | PromotionFailed
+    | Demoted
+    | HandoffRequested
+    | PromoteRequested
+    | DrainedTo
+    | FitnessChanged
+    | StopRequested
+    | Tick
+)
