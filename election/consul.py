@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import http.client
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -54,7 +55,10 @@ class ConsulAgent:
         self._http = DeadlineClient(address)
         self._deadline_s = 0.0
         try:
-            self._consul = _Consul(self)
+            # The library warns of a part of itself that it makes and nobody here uses.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._consul = _Consul(self)
         except consul.ConsulException as error:
             raise LeaseUnavailableError(f"unset CONSUL_HTTP_ADDR: {error!s:.100}") from error
         self._consul.token = token or None
