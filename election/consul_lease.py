@@ -158,7 +158,7 @@ class ConsulLease:
         except LeaseError:
             # Perhaps it was done and only the answer is lost.
             with contextlib.suppress(LeaseError):
-                self._agent.end_by(time.monotonic() + self._ttl_s / 3)
+                self._agent.end_by(time.monotonic() + min(CALL_S, self._ttl_s / 3))
                 _, found = self._agent.read(self._key)
                 if found and found.session == life.session and found.value == value:
                     return True

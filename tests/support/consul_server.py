@@ -11,6 +11,7 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -21,6 +22,8 @@ from ports import free_port
 from waiting import eventually
 
 START_S = 30.0
+TTL_S = 0.6
+"""Of the leases in tests."""
 
 
 class ConsulServer:
@@ -57,7 +60,7 @@ class ConsulServer:
             },
             "performance": {"raft_multiplier": 1},
             "disable_update_check": True,
-            "log_level": "info",
+            "log_level": "debug",
         }
         if self._acl:
             tokens = {"master": self.MASTER_TOKEN, "agent": self.MASTER_TOKEN}
@@ -76,6 +79,21 @@ class ConsulServer:
             )
         eventually(self._serves, timeout_s=START_S, what=f"Consul serves; {self.log()}")
         return self
+
+    def settle(self) -> None:
+        """Wait until the end of a check reaches the server as soon as it comes.
+
+        When a server joins, an agent reports all it knows once more, up to three seconds later so
+        that not all agents do so at once, and keeps single reports back until then.
+        """
+        latest_s = time.monotonic() + 3.5
+        path = self._directory / "log"
+        eventually(
+            lambda: (
+                path.read_text(errors="replace").count("Node info in sync") > 1
+                or time.monotonic() > latest_s
+            )
+        )
 
     def _serves(self) -> bool:
         assert self._process is not None
