@@ -58,7 +58,7 @@ mapfile -t missing < <(missing_packages | tr ' ' '\n')
 # --- Consul, which elections and their tests speak to -------------------------------------------------------------------
 
 # Debian 12 has no package of it, the release before has. So the machine's own Debian source is repeated for that release, pinned
-# so low that nothing but the one package can come from there. No server is started: whoever wants one runs his own.
+# so low that nothing but the one package can come from there. The package neither starts nor enables a service.
 older=bullseye
 
 # The address of this machine's own Debian archive, as apt itself reads its lists.
@@ -70,8 +70,7 @@ debian_archive() {
 }
 
 write_as_root() {
-    as_root tee "$1" >/dev/null
-    as_root chmod 644 "$1"
+    as_root tee "$1" >/dev/null && as_root chmod 644 "$1"
 }
 
 add_older_release() {
@@ -80,7 +79,7 @@ add_older_release() {
     [ -n "$archive" ] || return 1
     say "adding Debian's $older as a source of nothing but consul"
     # The pin comes first: at no time can anything else be taken from there.
-    write_as_root "/etc/apt/preferences.d/litemq-$older" <<PIN
+    write_as_root "/etc/apt/preferences.d/litemq-$older" <<PIN || return 1
 Package: *
 Pin: release n=$older
 Pin-Priority: -1
@@ -89,7 +88,7 @@ Package: consul
 Pin: release n=$older
 Pin-Priority: 1
 PIN
-    write_as_root "/etc/apt/sources.list.d/litemq-$older.sources" <<SOURCE
+    write_as_root "/etc/apt/sources.list.d/litemq-$older.sources" <<SOURCE || return 1
 Types: deb
 URIs: $archive
 Suites: $older
@@ -99,7 +98,7 @@ SOURCE
     as_root apt-get update -q
 }
 
-has_candidate() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
+has_candidate() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
 
 install_consul() {
     command -v apt-get >/dev/null || return 1
@@ -109,7 +108,7 @@ install_consul() {
 }
 
 no_consul=
-if ! command -v consul >/dev/null && [ ! -e "$venv/.no-consul" ] && ! install_consul; then
+if ! command -v consul >/dev/null && [ ! -e "$venv/.no-consul" ] && ! (install_consul); then
     say "consul can't be installed here: tests that need it are skipped; \`make clean\` and again to try once more"
     no_consul=1
 fi
