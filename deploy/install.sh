@@ -111,6 +111,7 @@ no_consul=
 if ! command -v consul >/dev/null && [ ! -e "$venv/.no-consul" ] && ! (install_consul); then
     say "consul can't be installed here: tests that need it are skipped; \`make clean\` and again to try once more"
     no_consul=1
+    [ ! -d "$venv" ] || touch "$venv/.no-consul"
 fi
 
 # --- a Python that can make virtual environments and compile extensions -------------------------------------------------

@@ -54,7 +54,7 @@ from litemq.election.lease import (
 from litemq.txlog.ids import Epoch, Txid
 
 CALL_S: Final = 1.0
-"""How long one method may take, but for `renew`, which has less, and `watch`, which waits."""
+"""How long one method may take; a holder's take less, and `watch` waits longer if it is to."""
 
 # Of the TTL, against clocks that do not run at the same speed, and threads that wake late.
 _MARGIN: Final = 0.05
@@ -260,7 +260,7 @@ class ConsulLease:
     def announce(self, member: Member) -> bool:
         value = encode_member(member)
         key = self._member_key(self.identity.node)
-        self._agent.end_by(time.monotonic() + CALL_S)
+        self._agent.end_by(self._soon_s())
         life = self._living()
         if value == self._announced:
             _, entry = self._agent.read(key)
@@ -294,13 +294,17 @@ class ConsulLease:
             )
 
     def members(self) -> list[Member]:
-        self._agent.end_by(time.monotonic() + CALL_S)
+        self._agent.end_by(self._soon_s())
         return self._members()
 
     def _members(self) -> list[Member]:
         entries = self._agent.read_below(self._member_key(""))
         found = [decode_member(entry.value, alive=bool(entry.session)) for entry in entries]
         return [member for member in found if member is not None]
+
+    def _soon_s(self) -> float:
+        """The end of a call that a holder can wait for without missing its renewal."""
+        return time.monotonic() + (min(CALL_S, self.pace_s) if self._claim else CALL_S)
 
     def _member_key(self, node: str) -> str:
         return f"{self._key}/nodes/{node}"
