@@ -33,10 +33,15 @@ from litemq.config_rules import (
     Count,
     Duration,
     Flag,
+    HttpAddress,
+    KeyName,
     ListenAddress,
     Name,
+    OnlyFor,
     PeerAddress,
     Rule,
+    Secret,
+    SecretText,
     Size,
     neighbour,
     split_address,
@@ -131,15 +136,50 @@ class StreamConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
         return neighbour(self.listen, 2)
 
 
+class ConsulConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
+    address: Annotated[
+        str, Meta(description="The Consul agent of this node's machine."), HttpAddress()
+    ] = "http://127.0.0.1:8500"
+    key: Annotated[
+        str | None,
+        Meta(description="The key that the nodes of this cluster contend for; one per cluster."),
+        OnlyFor("consul", KeyName()),
+    ] = None
+    ttl_s: Annotated[
+        float,
+        Meta(
+            description="A primary that Consul has not heard of for this long is replaced; "
+            "the same on all nodes."
+        ),
+        Duration("200ms", "1m"),
+    ] = field(default=1.0, name="ttl")
+    token: Annotated[
+        Secret, Meta(description="ACL token, such as `${CONSUL_TOKEN}`."), SecretText()
+    ] = field(default_factory=Secret)
+
+
 class ElectionConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
     kind: Annotated[
-        Literal["static"], Meta(description="How the primary is found."), Choice(("static",))
+        Literal["static", "file", "consul"],
+        Meta(description="How the primary is found."),
+        Choice(("static", "file", "consul")),
     ] = "static"
+    candidate: Annotated[
+        bool,
+        Meta(description="Whether this node may become the primary; it needs FUSE for it."),
+        Flag(),
+    ] = True
     primary: Annotated[
-        str,
+        str | None,
         Meta(description="The primary's listen address; the node whose own it is, is the primary."),
-        PeerAddress(),
-    ]
+        OnlyFor("static", PeerAddress()),
+    ] = None
+    path: Annotated[
+        Path | None,
+        Meta(description="A lock file on this machine, the same for all nodes; created."),
+        OnlyFor("file", AbsolutePath()),
+    ] = None
+    consul: ConsulConfig = field(default_factory=ConsulConfig)
 
 
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
@@ -213,16 +253,24 @@ class Config:
     supervisor: SupervisorConfig
 
     @property
+    def static_primary(self) -> str:
+        """The primary's address; ConfigError where it is elected and no file can tell."""
+        if self.election.primary is None:
+            reason = f'"{self.election.kind}" elects the primary: ask the node who it is'
+            _fail(self.path, "election", "kind", reason)
+        return self.election.primary
+
+    @property
     def is_primary(self) -> bool:
-        return self.election.primary == self.stream.listen
+        return self.static_primary == self.stream.listen
 
     @property
     def primary_pub_address(self) -> str:
-        return neighbour(self.election.primary, 0)
+        return neighbour(self.static_primary, 0)
 
     @property
     def primary_request_address(self) -> str:
-        return neighbour(self.election.primary, 1)
+        return neighbour(self.static_primary, 1)
 
     @property
     def run_dir(self) -> Path:
@@ -251,23 +299,41 @@ _SECTIONS: Final[dict[str, type[Struct]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key as documentation sees it; `default` is TOML text, None when the key is required."""
+    """One key as documentation sees it; `default` is TOML text, None when the key is required.
+
+    `needed_by`: the one kind of election that requires it, "" for all.
+    """
 
     section: str
     name: str
     expects: str
     default: str | None
     description: str
+    needed_by: str = ""
 
 
 def reference() -> Iterator[Key]:
     """Every key there is, in the order of the file."""
     for section, model in _SECTIONS.items():
-        hints = get_type_hints(model, include_extras=True)
-        for info in msgspec.structs.fields(model):
-            _, meta, rule = get_args(hints[info.name])
-            default = None if info.required else toml_text(rule, info.default)
-            yield Key(section, info.encode_name, rule.expects, default, meta.description)
+        yield from _keys(section, model)
+
+
+def _keys(section: str, model: type[Struct]) -> Iterator[Key]:
+    hints = get_type_hints(model, include_extras=True)
+    for info in msgspec.structs.fields(model):
+        if _is_section(hints[info.name]):
+            yield from _keys(f"{section}.{info.encode_name}", hints[info.name])
+            continue
+        _, meta, rule = get_args(hints[info.name])
+        optional = isinstance(rule, OnlyFor)
+        default = None if info.required or optional else toml_text(rule, info.default)
+        needed_by = rule.kind if optional else ""
+        yield Key(section, info.encode_name, rule.expects, default, meta.description, needed_by)
+
+
+def _is_section(hint: object) -> bool:
+    """A table inside a section."""
+    return isinstance(hint, type) and issubclass(hint, Struct)
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -287,8 +353,11 @@ def load(path: str | os.PathLike[str]) -> Config:
     for name in raw:
         if name not in _SECTIONS:
             raise ConfigError(f"{source}: [{name}]: no such section{_nearest(name, _SECTIONS)}")
-    sections = {name: _section(source, name, raw.get(name, {})) for name in _SECTIONS}
+    sections = {
+        name: _section(source, name, model, raw.get(name, {})) for name, model in _SECTIONS.items()
+    }
     config = Config(source, **sections)
+    _check_election(config)
     _check_roles(config)
     _check_directories(config)
     return config
@@ -316,10 +385,13 @@ def check_paths(config: Config) -> None:
 def check_ports(config: Config) -> None:
     """Every port must be free at this moment; nothing stays bound."""
     host, first = split_address(config.stream.listen)
-    primary_host, primary_port = split_address(config.election.primary)
-    if host == WILDCARD and first == primary_port and _is_local(primary_host):
-        reason = f"write {config.election.primary}: only the same text makes this node the primary"
-        _fail(config.path, "stream", "listen", reason)
+    if config.election.primary is not None:
+        primary_host, primary_port = split_address(config.election.primary)
+        if host == WILDCARD and first == primary_port and _is_local(primary_host):
+            reason = (
+                f"write {config.election.primary}: only the same text makes this node the primary"
+            )
+            _fail(config.path, "stream", "listen", reason)
     for port in range(first, first + PORTS_PER_NODE):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ binds
@@ -349,8 +421,7 @@ def prepare_directories(config: Config) -> None:
             _fail(config.path, "node", "data-dir", f"{directory}: {error.strerror}")
 
 
-def _section(source: Path, section: str, raw: object) -> Any:
-    model = _SECTIONS[section]
+def _section(source: Path, section: str, model: type[Struct], raw: object) -> Any:
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: [{section}]: must be a section, not {raw!r}")
     hints = get_type_hints(model, include_extras=True)
@@ -359,13 +430,19 @@ def _section(source: Path, section: str, raw: object) -> Any:
     for key, value in raw.items():
         if key not in fields:
             _fail(source, section, key, f"no such key{_nearest(key, fields)}")
-        rule: Rule = get_args(hints[fields[key].name])[2]
+        hint = hints[fields[key].name]
+        if _is_section(hint):
+            checked[key] = _section(source, f"{section}.{key}", hint, value)
+            continue
+        rule: Rule = get_args(hint)[2]
+        secret = isinstance(rule, SecretText)
         if isinstance(value, str):
-            value = _expand(source, section, key, value)
+            value = _expand(source, section, key, value, secret=secret)
         try:
             checked[key] = rule.read(value)
         except ValueError:
-            _fail(source, section, key, f"must be {rule.expects}, not {_shown(value)}")
+            found = "" if secret else f", not {_shown(value)}"
+            _fail(source, section, key, f"must be {rule.expects}{found}")
     for key, info in fields.items():
         if info.required and key not in checked:
             rule = get_args(hints[info.name])[2]
@@ -373,13 +450,14 @@ def _section(source: Path, section: str, raw: object) -> Any:
     return msgspec.convert(checked, model, strict=True)
 
 
-def _expand(source: Path, section: str, key: str, text: str) -> str:
+def _expand(source: Path, section: str, key: str, text: str, *, secret: bool) -> str:
     def value(match: re.Match[str]) -> str:
         if match[0] == "$$":
             return "$"
         name = match[1]
         if not match[0].endswith("}") or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            _fail(source, section, key, f"{match[0]!r} is not of the form ${{NAME}}")
+            found = "the text after $" if secret else repr(match[0])
+            _fail(source, section, key, f"{found} is not of the form ${{NAME}}")
         if name not in os.environ:
             _fail(source, section, key, f"the environment has no {name}")
         return os.environ[name]
@@ -387,9 +465,36 @@ def _expand(source: Path, section: str, key: str, text: str) -> str:
     return _VARIABLE.sub(value, text)
 
 
+def _check_election(config: Config) -> None:
+    """Every kind has what it needs, and nothing that it would silently leave aside."""
+    kind = config.election.kind
+    tables = {"election": config.election, "election.consul": config.election.consul}
+    for key in reference():
+        if not key.needed_by:
+            continue
+        given = getattr(tables[key.section], key.name) is not None
+        if given and key.needed_by != kind:
+            reason = f'means nothing with kind = "{kind}"; it is for "{key.needed_by}"'
+            _fail(config.path, key.section, key.name, reason)
+        if not given and key.needed_by == kind:
+            _fail(config.path, key.section, key.name, f"is missing; it must be {key.expects}")
+    if kind == "static":
+        return
+    if config.election.candidate and not config.mount.fuse:
+        reason = "must be false where [mount] fuse is: a primary needs FUSE"
+        _fail(config.path, "election", "candidate", reason)
+    if split_address(config.stream.listen)[0] == WILDCARD:
+        reason = f"must be an address that the other nodes can connect to, not {WILDCARD}"
+        _fail(config.path, "stream", "listen", reason)
+
+
 def _check_roles(config: Config) -> None:
+    if config.election.primary is None:
+        return
     if config.is_primary and not config.mount.fuse:
         _fail(config.path, "mount", "fuse", "must be true on the primary")
+    if config.is_primary and not config.election.candidate:
+        _fail(config.path, "election", "candidate", "must be true on the primary")
     own_host, own_port = split_address(config.stream.listen)
     host, port = split_address(config.election.primary)
     if own_host == host and 0 < abs(own_port - port) < PORTS_PER_NODE:
@@ -435,7 +540,8 @@ def _nearest(word: str, known: Mapping[str, object]) -> str:
 
 def _shown(value: object) -> str:
     if isinstance(value, str):
-        return f"{value!r:.80}"
+        # An address may hold a password.
+        return f"{re.sub(r'//[^/]*@', '//***@', value)!r:.80}"
     kinds: dict[type, str] = {bool: str(value).lower(), dict: "a table", list: "a list"}
     return kinds.get(type(value), f"{value!s:.80}")
 

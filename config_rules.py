@@ -161,6 +161,91 @@ class PeerAddress:
         return f"tcp://{host}:{port}"
 
 
+@dataclass(frozen=True, slots=True)
+class HttpAddress:
+    expects: str = 'an address such as "http://127.0.0.1:8500", without a path or a password'
+
+    def read(self, value: object) -> str:
+        match = (
+            re.fullmatch(r"(https?)://([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?/?", value)
+            if isinstance(value, str)
+            else None
+        )
+        if match is None or not 0 < int(match[3] or 1) <= 65535:
+            raise ValueError
+        host = match[2].lower()
+        host = "127.0.0.1" if host == "localhost" else host
+        return f"{match[1]}://{host}:{match[3] or (443 if match[1] == 'https' else 80)}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyName:
+    expects: str = 'a name such as "litemq/main": letters, digits, ".", "_", "-", parted by "/"'
+
+    def read(self, value: object) -> str:
+        part = r"[A-Za-z0-9._-]+"
+        if not isinstance(value, str) or not re.fullmatch(rf"{part}(/{part})*", value):
+            raise ValueError
+        if len(value) > 200:
+            raise ValueError
+        return value
+
+
+class Secret:
+    """A text that no message, log or `repr` shows; `reveal` gives it to whom it is meant for."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)" if self._text else "Secret()"
+
+    __str__ = __repr__
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
+        return type(self), (self._text,)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretText:
+    expects: str = "up to 300 printable ASCII characters without spaces (it is not shown)"
+
+    def read(self, value: object) -> Secret:
+        # It travels in an HTTP header.
+        if not isinstance(value, str) or not re.fullmatch(r"[!-~]{0,300}", value):
+            raise ValueError
+        return Secret(value)
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyFor:
+    """A key that one kind of election needs, and that is "" or absent where it means nothing."""
+
+    kind: str
+    rule: Rule
+
+    @property
+    def expects(self) -> str:
+        return self.rule.expects
+
+    def read(self, value: object) -> object:
+        return None if value == "" else self.rule.read(value)
+
+
 def parse_duration_s(value: object) -> float:
     """Seconds in "200ms", "10s", "5m", "24h", "7d"; ValueError otherwise."""
     number, unit = _quantity(value, _SECONDS)
@@ -211,5 +296,7 @@ def toml_text(rule: Rule, value: Any) -> str:
         case Size():
             unit = next(unit for unit in reversed(_BYTES) if value % _BYTES[unit] == 0)
             return f'"{value // _BYTES[unit]}{unit}"'
+        case SecretText():
+            return '""'
         case _:
             return f'"{value}"' if isinstance(value, str) else str(value).lower()

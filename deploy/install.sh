@@ -55,6 +55,65 @@ missing_packages() {
 mapfile -t missing < <(missing_packages | tr ' ' '\n')
 [ "${#missing[@]}" -eq 0 ] || apt_install "${missing[@]}"
 
+# --- Consul, which elections and their tests speak to -------------------------------------------------------------------
+
+# Debian 12 has no package of it, the release before has. So the machine's own Debian source is repeated for that release, pinned
+# so low that nothing but the one package can come from there. The package neither starts nor enables a service.
+older=bullseye
+
+# The address of this machine's own Debian archive, as apt itself reads its lists.
+debian_archive() {
+    local codename
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' \
+        "Codename: $codename" 'Component: main' | sort -u | head -n 1
+}
+
+write_as_root() {
+    as_root tee "$1" >/dev/null && as_root chmod 644 "$1"
+}
+
+add_older_release() {
+    local archive keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    archive=$(debian_archive)
+    [ -n "$archive" ] || return 1
+    say "adding Debian's $older as a source of nothing but consul"
+    # The pin comes first: at no time can anything else be taken from there.
+    write_as_root "/etc/apt/preferences.d/litemq-$older" <<PIN || return 1
+Package: *
+Pin: release n=$older
+Pin-Priority: -1
+
+Package: consul
+Pin: release n=$older
+Pin-Priority: 1
+PIN
+    write_as_root "/etc/apt/sources.list.d/litemq-$older.sources" <<SOURCE || return 1
+Types: deb
+URIs: $archive
+Suites: $older
+Components: main
+$([ ! -e "$keyring" ] || echo "Signed-By: $keyring")
+SOURCE
+    as_root apt-get update -q
+}
+
+has_candidate() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
+
+install_consul() {
+    command -v apt-get >/dev/null || return 1
+    compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || as_root apt-get update -q || return 1
+    has_candidate consul || add_older_release || return 1
+    apt_install consul
+}
+
+no_consul=
+if ! command -v consul >/dev/null && [ ! -e "$venv/.no-consul" ] && ! (install_consul); then
+    say "consul can't be installed here: tests that need it are skipped; \`make clean\` and again to try once more"
+    no_consul=1
+    [ ! -d "$venv" ] || touch "$venv/.no-consul"
+fi
+
 # --- a Python that can make virtual environments and compile extensions -------------------------------------------------
 
 usable() {
@@ -100,5 +159,6 @@ mkdir -p "$venv/src"
 ln -sfn ../.. "$venv/src/litemq"
 # What was installed is written out now, rather than under the feet of what runs next.
 sync -f "$venv"
+[ -z "$no_consul" ] || touch "$venv/.no-consul"
 printf '%s\n' "$stamp" >"$venv/.installed"
 say "done; the command is $venv/bin/litemq"

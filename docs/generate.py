@@ -21,6 +21,8 @@ def key_table() -> str:
     rows = ["| section | key | default | must be | what it is for |", "|---|---|---|---|---|"]
     for key in reference():
         default = f"`{key.default}`" if key.default else "required"
+        if key.needed_by:
+            default = f'required for "{key.needed_by}"'
         rows.append(
             f"| `[{key.section}]` | `{key.name}` | {default} | {key.expects} | {key.description} |"
         )

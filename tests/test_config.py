@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ports import free_port
 
 from litemq import config as configuration
 from litemq.config import Config, check_paths, check_ports, load, prepare_directories, reference
@@ -129,7 +130,21 @@ def test_config_when_sent_to_an_actor_then_it_arrives_equal(tmp_path: Path) -> N
         ("[stream]", '[stream]\ninline-bytes = "1k"', "[stream] inline-bytes: must be a size"),
         ("[stream]", '[stream]\ninline_bytes = "1KiB"', "[stream] inline_bytes: no such key"),
         ("[stream]", '[log]\nlevel = "loud"\n[stream]', '[log] level: must be "debug" or "info"'),
-        ('"static"', '"consul"', '[election] kind: must be "static"'),
+        ('"static"', '"raft"', '[election] kind: must be "static" or "file" or "consul", not'),
+        ('"static"', '"consul"', '[election] primary: means nothing with kind = "consul"'),
+        ('"static"', '"file"', '[election] primary: means nothing with kind = "file"; it is for'),
+        (
+            'primary = "tcp://127.0.0.1:7100"\n',
+            "",
+            "[election] primary: is missing; it must be the",
+        ),
+        (
+            'kind = "static"',
+            "candidate = false",
+            "[election] candidate: must be true on the primary",
+        ),
+        ('kind = "static"', 'path = "/x"', '[election] path: means nothing with kind = "static"'),
+        ('kind = "static"', "consul = 1", "[election.consul]: must be a section, not 1"),
         (
             'listen = "tcp://127.0.0.1:7100"',
             'listen = "127.0.0.1:7100"',
@@ -336,7 +351,7 @@ def test_example_when_read_then_every_key_stands_in_it_with_its_default() -> Non
     """deploy/node.toml loads as it is, and with every default written out; no key is left out."""
     file = REPOSITORY / "deploy" / "node.toml"
     text = file.read_text()
-    sections = dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.M | re.S))
+    sections = dict(re.findall(r"^\[([\w.]+)\]\n(.*?)(?=^\[|\Z)", text, re.M | re.S))
     for key in reference():
         lines = re.findall(rf"^(#?){key.name} = (.*)$", sections[key.section], re.M)
         assert len(lines) == 1, key
@@ -382,3 +397,90 @@ def test_quantities_when_given_anything_then_they_are_read_or_refused(value: obj
     for parse in (parse_duration_s, parse_size_bytes):
         with contextlib.suppress(ValueError):
             assert parse(value) >= 0
+
+
+ELECTED = PRIMARY.replace('kind = "static"\nprimary = "tcp://127.0.0.1:7100"\n', 'kind = "file"\n')
+CONSUL = ELECTED.replace('kind = "file"', 'kind = "consul"\n[election.consul]\nkey = "litemq/main"')
+
+
+def test_election_when_it_is_by_consul_then_a_key_is_all_it_needs(tmp_path: Path) -> None:
+    """The rest has defaults, and a local agent's name is its address."""
+    election = load(write(tmp_path, CONSUL)).election
+    assert election.kind == "consul"
+    assert election.candidate
+    assert election.consul.key == "litemq/main"
+    assert election.consul.address == "http://127.0.0.1:8500"
+    assert election.consul.ttl_s == 1.0
+    assert not election.consul.token
+    with_address = CONSUL + 'address = "https://localhost"\nttl = "500ms"\n'
+    consul = load(write(tmp_path, with_address)).election.consul
+    assert (consul.address, consul.ttl_s) == ("https://127.0.0.1:443", 0.5)
+
+
+def test_election_when_it_is_by_a_file_then_its_path_is_needed(tmp_path: Path) -> None:
+    """The lock file has no default: all nodes of the machine must name the same one."""
+    assert refusal(write(tmp_path, ELECTED)) == (
+        "[election] path: is missing; it must be an absolute path"
+    )
+    file = write(tmp_path, ELECTED + 'path = "{base}/lock"\n')
+    assert load(file).election.path == tmp_path / "lock"
+
+
+def test_primary_when_it_is_elected_then_the_file_is_not_asked_for_it(tmp_path: Path) -> None:
+    """Whoever asks the configuration of an elected primary is told that it cannot know."""
+    config = load(write(tmp_path, CONSUL))
+    for name in ("is_primary", "static_primary", "primary_pub_address", "primary_request_address"):
+        with pytest.raises(ConfigError, match=r"\[election\] kind: \"consul\" elects the primary"):
+            getattr(config, name)
+    check_ports(load(write(tmp_path, CONSUL, (":7100", f":{free_port()}"))))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('key = "litemq/main"', "", "[election.consul] key: is missing; it must be a name such as"),
+        ("litemq/main", "/litemq", "[election.consul] key: must be a name such as"),
+        ("litemq/main", "a//b", "[election.consul] key: must be a name such as"),
+        ("litemq/main", "a?b", "[election.consul] key: must be a name such as"),
+        ('key = "', 'kye = "', '[election.consul] kye: no such key; did you mean "key"?'),
+        ("key =", 'ttl = "100ms"\nkey =', "[election.consul] ttl: must be a duration from"),
+        ("key =", "ttl = 1\nkey =", "[election.consul] ttl: must be a duration from"),
+        ("key =", 'address = "10.0.0.1"\nkey =', "[election.consul] address: must be an address"),
+        ("key =", 'address = "http://c:0"\nkey =', "[election.consul] address: must be an address"),
+        ("[stream]", "fuse = false\n[stream]", "[election] candidate: must be false where [mount]"),
+        ("tcp://127.0.0.1", "tcp://*", "[stream] listen: must be an address that the other nodes"),
+        (
+            "[election.consul]",
+            'primary = "tcp://127.0.0.1:7100"\n[election.consul]',
+            '[election] primary: means nothing with kind = "consul"',
+        ),
+    ],
+)
+def test_election_when_something_is_wrong_then_one_line_names_file_and_key(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    """The keys of an election are checked together: nothing missing, nothing left aside."""
+    message = refusal(write(tmp_path, CONSUL, (old, new)))
+    assert message.startswith(said), message
+
+
+@pytest.mark.parametrize("value", ['"sesame street"', '"sesame\\u0000"', '"a${sesame"', "5"])
+def test_token_when_it_is_wrong_then_it_is_not_shown(tmp_path: Path, value: str) -> None:
+    """A secret stands in no message, not even in the one that refuses it."""
+    message = refusal(write(tmp_path, CONSUL + f"token = {value}\n"))
+    assert message.startswith("[election.consul] token: ")
+    assert "sesame" not in message
+    address = 'address = "http://:sesame@10.0.0.1:8500"\n'
+    assert "sesame" not in refusal(write(tmp_path, CONSUL + address))
+
+
+def test_token_when_the_configuration_is_shown_then_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes from the environment, goes to Consul, and stands in no repr; it can be sent on."""
+    monkeypatch.setenv("LITEMQ_TEST", "sesame")
+    config = load(write(tmp_path, CONSUL + 'token = "${LITEMQ_TEST}"\n'))
+    assert config.election.consul.token.reveal() == "sesame"
+    token = config.election.consul.token
+    assert "sesame" not in f"{config!r} {config} {token} {token!r}"
+    assert pickle.loads(pickle.dumps(config)) == config

@@ -1,0 +1,33 @@
+"""From a configuration to the lease it asks for."""
+
+from __future__ import annotations
+
+from litemq.config import Config
+from litemq.election.file import FileLease
+from litemq.election.lease import Identity, Lease
+from litemq.election.static import StaticLease
+
+
+def open_lease(config: Config, cluster: str) -> Lease:
+    """The lease of `[election]`, for one process of this node; `cluster` is "" if it has none.
+
+    Nothing is asked of anyone yet.
+    """
+    election = config.election
+    identity = Identity(cluster=cluster, node=config.node.name, address=config.stream.listen)
+    if election.kind == "consul":
+        # Here, since its client library takes a tenth of a second to import.
+        from litemq.election.consul_lease import ConsulLease
+
+        assert election.consul.key is not None
+        return ConsulLease(
+            identity,
+            election.consul.address,
+            election.consul.key,
+            election.consul.ttl_s,
+            election.consul.token.reveal(),
+        )
+    if election.kind == "file":
+        assert election.path is not None
+        return FileLease(identity, election.path)
+    return StaticLease(identity, config.static_primary)

@@ -1,0 +1,474 @@
+"""The lease in a real Consul: what ends a session, what a lost answer leaves, what only grows."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from consul_server import TTL_S, ConsulServer
+from lossy_proxy import LossyProxy
+from waiting import eventually
+
+from litemq.election.consul_lease import CALL_S, ConsulLease
+from litemq.election.lease import (
+    LeaseDeniedError,
+    LeaseHeldError,
+    LeaseLostError,
+    LeaseUnavailableError,
+    Member,
+    OtherClusterError,
+)
+
+pytestmark = pytest.mark.consul
+NewLease = Callable[..., ConsulLease]
+
+RULES = """
+key_prefix "%s" { policy = "write" }
+service "litemq" { policy = "write" }
+session_prefix "" { policy = "write" }
+node_prefix "" { policy = "read" }
+"""
+
+
+def session_of(consul: ConsulServer, key: str) -> str:
+    entry = consul.ask(f"/v1/kv/{key}")
+    return str(entry[0].get("Session", "")) if entry else ""
+
+
+def member(lease: ConsulLease, **fields: object) -> Member:
+    who = lease.identity
+    rest = {"role": "replica", "epoch": 0, "since_ms": 1} | fields
+    values = msgspec.to_builtins(who) | rest
+    return msgspec.convert(values, Member)
+
+
+def test_holder_when_it_falls_silent_then_the_ttl_frees_the_lease(
+    consul_lease: NewLease, consul: ConsulServer, key: str
+) -> None:
+    """Nobody gets the lease before the deadline; soon after it anybody does, without a wait."""
+    a, b = consul_lease("a"), consul_lease("b")
+    grant = a.acquire(0, {})
+    deadline_s = a.renew()
+    view = b.watch(0, 0)
+    assert view.holder is not None
+    while view.holder is not None:
+        with pytest.raises(LeaseHeldError):
+            b.acquire(0, {})
+        view = b.watch(view.index, 10)
+    freed_s = time.monotonic()
+    assert deadline_s < freed_s < deadline_s + 10 * TTL_S
+    assert view.safe_in_s == 0
+    after = b.acquire(0, {})
+    assert after.wait_s == 0
+    assert after.epoch > grant.epoch
+    with pytest.raises(LeaseLostError):
+        a.renew()
+
+
+def test_holder_when_it_only_announces_then_its_session_lives(consul_lease: NewLease) -> None:
+    """Announcing keeps a node alive, and so what it holds, without moving the deadline."""
+    a, b = consul_lease("a"), consul_lease("b")
+    grant = a.acquire(0, {})
+    eventually(lambda: a.announce(member(a)) and time.monotonic() > grant.deadline_s + TTL_S)
+    with pytest.raises(LeaseHeldError):
+        b.acquire(0, {})
+    assert a.renew() > grant.deadline_s
+
+
+def test_session_when_it_is_destroyed_by_hand_then_a_successor_waits(
+    consul_lease: NewLease, consul: ConsulServer, key: str
+) -> None:
+    """The holder may go on believing for a TTL, so whoever is next is told to wait that long."""
+    a, b = consul_lease("a"), consul_lease("b")
+    a.acquire(0, {})
+    deadline_s = a.renew()
+    consul.call("PUT", f"/v1/session/destroy/{session_of(consul, key)}")
+    view = b.watch(0, 0)
+    assert view.holder is None
+    assert view.safe_in_s == TTL_S
+    grant = b.acquire(0, {})
+    assert time.monotonic() + grant.wait_s > deadline_s
+    with pytest.raises(LeaseLostError, match="session has ended"):
+        a.renew()
+
+
+def test_key_when_it_is_deleted_by_hand_then_the_epoch_still_grows(
+    consul_lease: NewLease, consul: ConsulServer, key: str
+) -> None:
+    """Consul's index carries the epoch on; the holder notices, and nobody serves too early."""
+    a, b = consul_lease("a"), consul_lease("b")
+    epochs = [a.acquire(0, {}).epoch]
+    for _ in range(3):
+        consul.call("DELETE", f"/v1/kv/{key}")
+        with pytest.raises(LeaseLostError, match="deleted"):
+            a.renew()
+        grant = b.acquire(0, {})
+        assert grant.wait_s == TTL_S
+        a, b = b, a
+        epochs.append(grant.epoch)
+    assert epochs == sorted(set(epochs))
+
+
+def test_key_when_it_is_overwritten_by_hand_then_the_holder_puts_it_right(
+    consul_lease: NewLease, consul: ConsulServer, key: str
+) -> None:
+    """Consul's locks bind only those who ask; the claim is back with the next renewal."""
+    a, b = consul_lease("a"), consul_lease("b")
+    grant = a.acquire(0, {})
+    consul.call("PUT", f"/v1/kv/{key}", b"\xff not a claim")
+    with pytest.raises(OtherClusterError, match="no LiteMQ wrote") as refused:
+        b.watch(0, 0)
+    with pytest.raises(OtherClusterError):
+        b.acquire(0, {})
+    a.renew()
+    holder = b.watch(refused.value.index, 10).holder
+    assert holder is not None
+    assert holder.epoch == grant.epoch
+
+
+@pytest.mark.parametrize("value", [b"", b"null", b"{}", b"\x00\xff", b'{"format":99}'])
+def test_key_when_it_holds_something_else_then_it_is_left_alone(
+    consul_lease: NewLease, consul: ConsulServer, key: str, value: bytes
+) -> None:
+    """What nobody of this cluster wrote is never overwritten."""
+    consul.call("PUT", f"/v1/kv/{key}", value)
+    with pytest.raises(OtherClusterError):
+        consul_lease("a").acquire(0, {})
+    assert consul.call("GET", f"/v1/kv/{key}?raw") == value
+
+
+def test_service_when_it_is_deregistered_then_the_lease_is_lost_and_can_be_had_again(
+    consul_lease: NewLease, consul: ConsulServer, key: str
+) -> None:
+    """A new life is begun, with a service, a check and a session of its own."""
+    a = consul_lease("a")
+    first = a.acquire(0, {})
+    assert a.announce(member(a))
+    holder = a.watch(0, 0).holder
+    assert holder is not None
+    consul.call("PUT", f"/v1/agent/service/deregister/{holder.witness}")
+    with pytest.raises(LeaseLostError):
+        a.renew()
+    assert a.announce(member(a))
+    assert [each.alive for each in a.members()] == [True]
+    assert a.acquire(0, {}).epoch > first.epoch
+    a.renew()
+
+
+def test_session_when_it_is_lost_then_the_announcement_comes_back(
+    consul_lease: NewLease, consul: ConsulServer, key: str
+) -> None:
+    """A member whose session was destroyed is alive again as soon as it says so again."""
+    a = consul_lease("a")
+    assert a.announce(member(a))
+    consul.call("PUT", f"/v1/session/destroy/{session_of(consul, key + '/nodes/a')}")
+    assert [each.alive for each in a.members()] == [False]
+    assert a.announce(member(a))
+    assert [each.alive for each in a.members()] == [True]
+
+
+def test_members_when_one_dies_then_it_stays_listed(
+    consul_lease: NewLease, consul: ConsulServer, key: str
+) -> None:
+    """A node that falls silent is not alive after a TTL; strange entries are left out."""
+    a, b = consul_lease("a"), consul_lease("b")
+    a.announce(member(a))
+    b.announce(member(b))
+    consul.call("PUT", f"/v1/kv/{key}/nodes/strange", b"?")
+
+    def alive() -> list[bool]:
+        b.announce(member(b))
+        return [each.alive for each in b.members()]
+
+    assert alive() == [True, True]
+    assert eventually(alive, until=[False, True])
+
+
+def test_node_when_it_starts_again_at_once_then_it_is_no_duplicate(consul_lease: NewLease) -> None:
+    """The former life of a node holds its name and its lease for a TTL, not longer."""
+    former, new = consul_lease("a"), consul_lease("a")
+    former.acquire(0, {})
+    former.announce(member(former))
+    with pytest.raises(LeaseHeldError, match='"a"'):
+        new.acquire(0, {})
+    assert not new.announce(member(new))
+    assert eventually(lambda: new.announce(member(new)))
+    assert new.acquire(0, {}).wait_s == 0
+
+
+def test_renewal_when_it_comes_late_then_it_does_not_count(
+    consul_lease: NewLease, proxy: LossyProxy
+) -> None:
+    """An answer after the deadline may belong to a check whose end is on its way already."""
+    a = consul_lease("a", address=proxy.address)
+    deadline_s = a.acquire(0, {}).deadline_s
+    proxy.lose, proxy.late = "check/pass", True
+
+    def renewed() -> float:
+        try:
+            return a.renew()
+        except LeaseUnavailableError:
+            return 0.0
+
+    with pytest.raises(LeaseLostError, match="in time"):
+        eventually(renewed)
+    assert time.monotonic() >= deadline_s
+    assert time.monotonic() < deadline_s + TTL_S
+
+
+def test_acquire_when_the_answer_is_lost_then_the_lease_is_found(
+    consul_lease: NewLease, proxy: LossyProxy
+) -> None:
+    """The lock was got, though nobody said so: reading the key tells, and it is held."""
+    a, b = consul_lease("a", address=proxy.address), consul_lease("b")
+    proxy.lose = "PUT /v1/txn"
+    grant = a.acquire(0, {})
+    assert proxy.lost == [200]
+    with pytest.raises(LeaseHeldError) as refused:
+        b.acquire(0, {})
+    assert refused.value.holder.epoch == grant.epoch
+    a.renew()
+
+
+def test_acquire_when_it_happens_later_then_nobody_is_left_with_the_lock(
+    consul_lease: NewLease, proxy: LossyProxy, consul: ConsulServer, key: str
+) -> None:
+    """A request that is carried out after it was given up belongs to a life that is over."""
+    a, b = consul_lease("a", address=proxy.address, ttl_s=20), consul_lease("b")
+    proxy.lose, proxy.late = "PUT /v1/txn", True
+    with pytest.raises(LeaseUnavailableError):
+        a.acquire(0, {})
+    proxy.deliver()
+    eventually(lambda: proxy.lost)
+    proxy.lose = ""
+    # It has the lock now and does not know; its next step ends the session that has it.
+    assert session_of(consul, key)
+    assert a.announce(member(a))
+    assert not session_of(consul, key)
+    b.acquire(0, {})
+
+
+def test_release_when_the_answer_is_lost_then_the_lock_is_free_nevertheless(
+    consul_lease: NewLease, proxy: LossyProxy, consul: ConsulServer, key: str
+) -> None:
+    """Whatever became of the request, the node gives up the session with the lock."""
+    a = consul_lease("a", address=proxy.address)
+    a.acquire(0, {})
+    proxy.lose = "release="
+    with pytest.raises(LeaseUnavailableError):
+        a.release()
+    with pytest.raises(LeaseLostError):
+        a.renew()
+    assert a.announce(member(a))
+    assert not session_of(consul, key)
+
+
+def test_acquire_when_all_try_at_once_then_one_gets_it(consul_lease: NewLease) -> None:
+    """Candidates that see the loss at the same moment: one wins, each time, and epochs grow."""
+    leases = [consul_lease(name) for name in "abc"]
+    epochs: list[int] = []
+    for _ in range(5):
+        won: list[ConsulLease] = []
+        start = threading.Barrier(len(leases))
+
+        def contend(
+            lease: ConsulLease, start: threading.Barrier = start, won: list[ConsulLease] = won
+        ) -> None:
+            start.wait()
+            try:
+                epochs.append(lease.acquire(0, {}).epoch)
+                won.append(lease)
+            except (LeaseHeldError, LeaseUnavailableError):
+                pass
+
+        threads = [threading.Thread(target=contend, args=(each,)) for each in leases]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        won[0].renew()
+        won[0].release()
+    assert epochs == sorted(set(epochs))
+    assert len(epochs) == 5
+
+
+def test_close_when_it_is_done_then_consul_has_nothing_left_of_the_node(
+    consul_lease: NewLease, consul: ConsulServer
+) -> None:
+    """Services, checks and sessions go; the keys stay, for they carry the epoch."""
+    a = consul_lease("closing")
+    a.acquire(0, {})
+    a.announce(member(a))
+
+    def left() -> list[str]:
+        names = list(consul.ask("/v1/agent/services"))
+        names += [each["Name"] for each in consul.ask("/v1/session/list")]
+        return [name for name in names if "closing" in name]
+
+    assert len(left()) == 2
+    a.close()
+    assert left() == []
+
+
+def test_environment_when_it_names_another_consul_then_the_configuration_counts(
+    consul_lease: NewLease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client library would prefer its variables to what it is told."""
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", "192.0.2.1:1")
+    monkeypatch.setenv("CONSUL_HTTP_TOKEN", "nonsense")
+    monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:1")
+    consul_lease("a").acquire(0, {})
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", "nonsense")
+    with pytest.raises(LeaseUnavailableError, match="unset CONSUL_HTTP_ADDR"):
+        consul_lease("b")
+
+
+def test_token_when_consul_wants_one_then_it_decides(
+    own_consul: Callable[..., ConsulServer], consul_lease: NewLease, key: str
+) -> None:
+    """No token, a wrong or a weak one is refused in one line; with the right one all works."""
+    consul = own_consul(acl=True)
+    made: list[str] = []
+
+    def token(rules: str) -> str:
+        made.append(consul.make_token(rules, f"rules{len(made)}"))
+        return made[-1]
+
+    weak = token(f'key_prefix "{key}" {{ policy = "read" }} {RULES.partition("}")[2]}')
+    for given in ("", "00000000-0000-4000-8000-00000000dead", token(""), weak):
+        lease = consul_lease("a", address=consul.address, token=given)
+        with pytest.raises(LeaseDeniedError, match="needs write on the key") as refused:
+            eventually(lambda lease=lease: lease.acquire(0, {}))
+        assert not given or given not in str(refused.value)
+        assert "\n" not in str(refused.value)
+        if given != weak:
+            with pytest.raises(LeaseDeniedError):
+                lease.watch(0, 0)
+    strong = token(RULES % key)
+    a, b = (consul_lease(name, address=consul.address, token=strong) for name in "ab")
+    grant = a.acquire(0, {})
+    assert a.announce(member(a))
+    a.renew()
+    view = b.watch(0, 0)
+    while view.holder is not None:
+        view = b.watch(view.index, 10)
+    assert view.safe_in_s == 0, "the check of another node can be read"
+    assert b.acquire(0, {}).epoch > grant.epoch
+
+
+def test_epoch_when_consul_restarts_or_is_emptied_then_it_only_grows(
+    own_consul: Callable[..., ConsulServer], consul_lease: NewLease, key: str
+) -> None:
+    """Killed and started, key deleted, both, emptied: no epoch comes twice or is lower.
+
+    An emptied Consul begins its index anew; then what the nodes have seen carries the epoch.
+    """
+    consul = own_consul()
+    epochs: list[int] = []
+
+    def elect(epoch_seen: int = 0) -> None:
+        lease = consul_lease("a", address=consul.address)
+
+        def acquired() -> int:
+            try:
+                return lease.acquire(epoch_seen, {}).epoch
+            except (LeaseUnavailableError, LeaseHeldError):
+                return 0  # a new Consul's agent keeps its server waiting at first
+
+        epochs.append(eventually(acquired))
+        lease.close()
+
+    elect()
+    consul.restart()
+    elect()
+    consul.call("DELETE", f"/v1/kv/{key}")
+    elect()
+    consul.call("DELETE", f"/v1/kv/{urllib.parse.quote(key)}?recurse")
+    consul.restart()
+    elect()
+    elect(epoch_seen=1_000_000)
+    consul.empty()
+    elect(epoch_seen=epochs[-1])
+    elect()
+    assert epochs == sorted(set(epochs)), epochs
+
+
+def test_holder_when_consul_is_restarted_then_it_goes_on_or_begins_anew(
+    own_consul: Callable[..., ConsulServer], consul_lease: NewLease, key: str
+) -> None:
+    """No call hangs, belief ends at the deadline, and the node gets the lease again by itself."""
+    consul = own_consul()
+    a = consul_lease("a", address=consul.address)
+
+    def acquired() -> object:
+        try:
+            return a.acquire(0, {})
+        except (LeaseUnavailableError, LeaseHeldError):
+            return None
+
+    eventually(acquired)
+    view = a.watch(0, 0)
+    seen: list[BaseException] = []
+
+    def watch() -> None:
+        try:
+            a.watch(view.index, 60)
+        except LeaseUnavailableError as error:
+            seen.append(error)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    consul.kill()
+    watching.join(10)
+    assert seen, "a watch ends with the agent"
+    for _ in range(3):
+        began_s = time.monotonic()
+        with pytest.raises((LeaseUnavailableError, LeaseLostError)):
+            a.renew()
+        with pytest.raises(LeaseUnavailableError):
+            a.announce(member(a))
+        assert time.monotonic() - began_s < 2 * CALL_S
+    consul.empty()
+    eventually(acquired)
+    # The watch of an index that the new Consul will not reach for long starts over.
+    again = a.watch(view.index + 100_000, 30)
+    assert again.holder is not None
+    assert again.index < view.index + 100_000
+
+
+def test_calls_when_the_agent_is_stopped_then_they_end_by_their_deadline(
+    own_consul: Callable[..., ConsulServer], consul_lease: NewLease
+) -> None:
+    """A Consul that takes connections and never answers keeps nobody longer than promised."""
+    consul = own_consul()
+    a = consul_lease("a", address=consul.address, ttl_s=1.0)
+
+    def acquired() -> object:
+        try:
+            return a.acquire(0, {})
+        except LeaseUnavailableError:
+            return None
+
+    eventually(acquired)
+    deadline_s = a.renew()
+    with consul.stopped():
+        began_s = time.monotonic()
+        with pytest.raises(LeaseUnavailableError):
+            a.renew()
+        assert time.monotonic() < deadline_s
+        for call, limit_s in (
+            (lambda: a.watch(0, 0), CALL_S),
+            (lambda: a.announce(member(a)), CALL_S),
+            (lambda: a.acquire(0, {}), 2 * CALL_S),
+        ):
+            began_s = time.monotonic()
+            with pytest.raises(LeaseUnavailableError, match="does not answer"):
+                call()
+            assert time.monotonic() - began_s < limit_s + 0.5
+    eventually(acquired)
+    a.renew()

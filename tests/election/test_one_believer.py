@@ -1,0 +1,123 @@
+"""At no time do two nodes believe that they hold the lease, whatever is done to them and to Consul.
+
+Nodes renew, stall, release and lose answers at random, while an operator destroys sessions, deletes
+the key and deregisters services. Each writes down from when to when it would have accepted commits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from consul_server import ConsulServer
+from lossy_proxy import LossyProxy
+
+from litemq.election.consul_lease import ConsulLease
+from litemq.election.lease import LeaseError, LeaseLostError
+
+pytestmark = pytest.mark.consul
+TTL_S = 0.4
+LASTS_S = 4.0
+LOSSES = ("check/pass", "PUT /v1/txn", "release=", "GET /v1/kv", "session/create")
+
+
+@dataclass(slots=True)
+class Belief:
+    """Commits would have been accepted in [from_s, until_s), monotonic clock."""
+
+    node: str
+    epoch: int
+    from_s: float
+    until_s: float
+
+
+def live(lease: ConsulLease, luck: random.Random, end_s: float, beliefs: list[Belief]) -> None:
+    """A node that does as it should, but for its stalls."""
+    while time.monotonic() < end_s:
+        try:
+            grant = lease.acquire(0, {})
+        except LeaseError:
+            time.sleep(luck.random() * TTL_S / 4)
+            continue
+        belief = Belief(
+            lease.identity.node, grant.epoch, time.monotonic() + grant.wait_s, grant.deadline_s
+        )
+        beliefs.append(belief)
+        while time.monotonic() < belief.until_s:
+            stalls = luck.random() < 0.05
+            time.sleep(luck.random() * (3 * TTL_S if stalls else lease.pace_s))
+            if luck.random() < 0.1:
+                belief.until_s = min(belief.until_s, time.monotonic())
+                with contextlib.suppress(LeaseError):
+                    lease.release()
+                break
+            try:
+                belief.until_s = lease.renew()
+            except LeaseLostError:
+                belief.until_s = min(belief.until_s, time.monotonic())
+            except LeaseError:
+                pass  # it goes on believing until its deadline
+
+
+def interfere(
+    consul: ConsulServer, key: str, luck: random.Random, proxies: list[LossyProxy]
+) -> None:
+    """One thing that goes wrong."""
+    what = luck.randrange(6)
+    if what <= 1:
+        entry = consul.ask(f"/v1/kv/{key}")
+        if entry and "Session" in entry[0]:
+            consul.call("PUT", f"/v1/session/destroy/{entry[0]['Session']}")
+    elif what == 2:
+        consul.call("DELETE", f"/v1/kv/{key}")
+    elif what == 3:
+        services = [name for name in consul.ask("/v1/agent/services") if "believer" in name]
+        if services:
+            consul.call("PUT", f"/v1/agent/service/deregister/{luck.choice(services)}")
+    else:
+        luck.choice(proxies).lose = luck.choice(LOSSES) if luck.random() < 0.4 else ""
+
+
+@pytest.mark.parametrize("seed", [random.randrange(1 << 32)])
+def test_belief_when_everything_goes_wrong_then_it_is_never_shared(
+    consul: ConsulServer, key: str, consul_lease: Callable[..., ConsulLease], seed: int
+) -> None:
+    """Terms do not overlap, and their epochs are in their order."""
+    luck = random.Random(seed)
+    proxies = [LossyProxy(consul.address) for _ in range(3)]
+    beliefs: list[Belief] = []
+    end_s = time.monotonic() + LASTS_S
+    leases = [
+        consul_lease(f"believer{number}", address=proxy.address, ttl_s=TTL_S)
+        for number, proxy in enumerate(proxies)
+    ]
+    threads = [
+        threading.Thread(
+            target=live, args=(lease, random.Random(luck.randrange(1 << 32)), end_s, beliefs)
+        )
+        for lease in leases
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < end_s:
+            time.sleep(luck.random() * TTL_S)
+            interfere(consul, key, luck, proxies)
+        for thread in threads:
+            thread.join(30)
+    finally:
+        for proxy in proxies:
+            proxy.close()
+    assert len({each.epoch for each in beliefs}) == len(beliefs)
+    terms = [each for each in beliefs if each.from_s < each.until_s]
+    terms.sort(key=lambda each: each.from_s)
+    assert len(terms) > 1, "somebody was the primary now and then"
+    for before, after in itertools.pairwise(terms):
+        assert before.until_s <= after.from_s, (before, after)
+        assert before.epoch < after.epoch, (before, after)

@@ -1,0 +1,170 @@
+"""A real Consul for tests: one agent that is its own server, on loopback, with a data directory.
+
+It keeps its state over `restart` and loses it with `empty`. Its working directory is the test
+run's, so that whatever a killed run leaves behind is found and ended by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from capabilities import require_program
+from ports import free_port
+from waiting import eventually
+
+START_S = 30.0
+TTL_S = 0.6
+"""Of the leases in tests."""
+
+
+class ConsulServer:
+    """Started by `start`, ended by `close`. With `acl`, it refuses whoever has no token."""
+
+    MASTER_TOKEN = "5ca1ab1e-0000-4000-8000-000000000001"
+
+    def __init__(self, directory: Path, *, acl: bool = False) -> None:
+        self._program = require_program("consul")
+        self._directory = directory
+        self._data = directory / "data"
+        self._acl = acl
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        directory.mkdir(parents=True)
+        (directory / "config.json").write_text(json.dumps(self._settings()))
+
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "server": True,
+            "bootstrap": True,
+            "data_dir": str(self._data),
+            "node_name": "test",
+            "bind_addr": "127.0.0.1",
+            "client_addr": "127.0.0.1",
+            "ports": {
+                "http": self.port,
+                "server": self.port + 1,
+                "serf_lan": self.port + 2,
+                "serf_wan": -1,
+                "dns": -1,
+                "grpc": -1,
+            },
+            "performance": {"raft_multiplier": 1},
+            "disable_update_check": True,
+            "log_level": "debug",
+        }
+        if self._acl:
+            tokens = {"master": self.MASTER_TOKEN, "agent": self.MASTER_TOKEN}
+            settings["acl"] = {"enabled": True, "default_policy": "deny", "tokens": tokens}
+        return settings
+
+    def start(self) -> ConsulServer:
+        """It has a leader and takes writes when this returns."""
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._program, "agent", "-config-file=config.json"],
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        eventually(self._serves, timeout_s=START_S, what=f"Consul serves; {self.log()}")
+        return self
+
+    def settle(self) -> None:
+        """Wait until the end of a check reaches the server as soon as it comes.
+
+        When a server joins, an agent reports all it knows once more, up to three seconds later so
+        that not all agents do so at once, and keeps single reports back until then.
+        """
+        latest_s = time.monotonic() + 3.5
+        path = self._directory / "log"
+        eventually(
+            lambda: (
+                path.read_text(errors="replace").count("Node info in sync") > 1
+                or time.monotonic() > latest_s
+            )
+        )
+
+    def _serves(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log()
+        try:
+            return self.call("PUT", "/v1/kv/test-serves", b"") == b"true"
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """As a power loss would."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def empty(self) -> None:
+        """Start again with nothing."""
+        self.kill()
+        shutil.rmtree(self._data)
+        self.start()
+
+    @contextlib.contextmanager
+    def stopped(self) -> Any:
+        """The process takes no step, and its connections stay."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def call(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """A request by hand, as an operator would make one."""
+        headers = {"X-Consul-Token": self.MASTER_TOKEN} if self._acl else {}
+        request = urllib.request.Request(
+            self.address + path, data=body, method=method, headers=headers
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            content: bytes = answer.read()
+        return content
+
+    def ask(self, path: str) -> Any:
+        """The JSON under a path; None if there is nothing."""
+        try:
+            return json.loads(self.call("GET", path))
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 404:
+                return None
+            raise
+
+    def sessions(self) -> list[str]:
+        return [each["ID"] for each in self.ask("/v1/session/list")]
+
+    def make_token(self, rules: str, name: str) -> str:
+        """The secret of a token that may do what the rules (HCL) say."""
+        policy = json.dumps({"Name": name, "Rules": rules}).encode()
+        self.call("PUT", "/v1/acl/policy", policy)
+        token = json.dumps({"Policies": [{"Name": name}]}).encode()
+        secret: str = json.loads(self.call("PUT", "/v1/acl/token", token))["SecretID"]
+        return secret
+
+    def log(self) -> str:
+        path = self._directory / "log"
+        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
