@@ -261,8 +261,14 @@ class Config:
         return self.election.primary
 
     @property
+    def is_elected(self) -> bool:
+        """Whether the primary is elected, and not named by the configuration."""
+        return self.election.kind != "static"
+
+    @property
     def is_primary(self) -> bool:
-        return self.static_primary == self.stream.listen
+        """Whether the configuration names this node; where the primary is elected, it does not."""
+        return self.election.primary == self.stream.listen
 
     @property
     def primary_pub_address(self) -> str:

@@ -79,16 +79,17 @@ class FuseCapture:
         self._mounted = False
         self._unclean = self._layout.mounted.exists()
         self._admitted = 0
-        self._primary_text = f"? {config.election.primary}\n".encode()
+        self._primary_text = f"? {config.election.primary or ''}".rstrip().encode() + b"\n"
         if primary:
             self._primary_text = f"{config.node.name} {config.election.primary}\n".encode()
         #: a stalled log, a drain
         self._refused = 0
         #: a primary takes writes until then (monotonic seconds); a fixed one has no end
-        self._accepts_until_s = math.inf if config.election.kind == "static" else 0.0
+        self._accepts_until_s = 0.0 if primary and config.is_elected else math.inf
         self._taken_over = False
         # what the gatekeeper's protocol calls for
         self.read_only = not primary
+        self.holding: Event[None] | None = None
         self.capturing = primary
         self._closed = False
         self._tree = Tree(self._layout.files, self)
@@ -204,8 +205,19 @@ class FuseCapture:
                 self._primary_text = text.encode() + b"\n"
                 self._set_role(primary=primary, epoch=epoch)
             case m.AcceptCommits(epoch=epoch, until_ns=until_ns):
-                if epoch == self._epoch:
+                if epoch == self._epoch and self._primary:
                     self._accepts_until_s = until_ns / 1e9
+                    self._let_writers_go()
+            case m.HoldWrites(epoch=epoch):
+                if epoch == self._epoch and self._primary and self.holding is None:
+                    self.holding = Event()
+            case m.FenceWrites(reply_to=reply_to, attempt=attempt):
+                if self._primary:
+                    self._accepts_until_s = 0.0
+                self._let_writers_go()
+                reply = Sender(reply_to)
+                reply.send(m.WritesFenced(attempt))
+                reply.close()
             case m.ShowPrimary(text=text):
                 self._primary_text = text.encode() + b"\n"
             case m.CloseWrites(reply_to=reply_to):
@@ -225,6 +237,7 @@ class FuseCapture:
         if (primary, epoch) == (self._primary, self._epoch):
             return
         self._primary, self._epoch = primary, epoch
+        self._let_writers_go()
         self._closed, self._refused, self._admitted = False, 0, 0
         self.read_only, self.capturing = True, primary
         self._taken_over = primary
@@ -243,6 +256,11 @@ class FuseCapture:
         if not primary:
             self._send(m.CaptureStarted(self._incarnation))
         self._alive()
+
+    def _let_writers_go(self) -> None:
+        if self.holding is not None:
+            self.holding.set()
+            self.holding = None
 
     @property
     def refuse_errno(self) -> int:

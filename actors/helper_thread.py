@@ -13,8 +13,12 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from litemq import log
+from litemq.errors import LiteMQError
+
+T = TypeVar("T")
 
 
 class HelperThread:
@@ -38,6 +42,19 @@ class HelperThread:
             except OSError:
                 fd = None
             return lambda: done(fd)
+
+        self._jobs.put(job)
+
+    def call(self, work: Callable[[], T], done: Callable[[T | LiteMQError], None]) -> None:
+        """Run `work` there; `done` gets what it returns, or the LiteMQError that it raises."""
+
+        def job() -> Callable[[], None]:
+            result: T | LiteMQError
+            try:
+                result = work()
+            except LiteMQError as error:
+                result = error
+            return lambda: done(result)
 
         self._jobs.put(job)
 

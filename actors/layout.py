@@ -4,6 +4,7 @@ files/                 the backing files of the mount            fuse capture
 databases/NAME/        log, page checksums, state                 the owner of the log
 databases/NAME/position what `NAME-pos` shows                     the owner of the log
 log/                   the structured log                         every actor
+cluster                the id of the cluster the node belongs to  election watcher
 epoch                  the highest epoch this node has seen       supervisor, owner of the log
 damaged/               logs that could not be read, set aside     the owner of the log
 diverged/              logs of another history than the primary's the owner of the log
@@ -15,6 +16,7 @@ mounted                exists while the mount is in use           fuse capture
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +64,10 @@ class Layout:
         return self.data_dir / "primary"
 
     @property
+    def _cluster(self) -> Path:
+        return self.data_dir / "cluster"
+
+    @property
     def _epoch(self) -> Path:
         return self.data_dir / "epoch"
 
@@ -94,8 +100,29 @@ class Layout:
             ) from error
 
     def write_epoch(self, epoch: int) -> None:
-        """Make the epoch durable before anything bears it. Raises StorageError."""
-        write_atomically(self._epoch, b"%d\n" % epoch)
+        """Make the epoch durable before anything bears it; never a lower one.
+
+        Raises StorageError.
+        """
+        directory = os.open(self.data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # several actors of a node come to know epochs
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            if epoch > self.read_epoch():
+                write_atomically(self._epoch, b"%d\n" % epoch)
+        finally:
+            os.close(directory)
+
+    def read_cluster(self) -> str:
+        """The id of the cluster that this node belongs to, "" if it belongs to none yet."""
+        try:
+            return self._cluster.read_text().strip()
+        except FileNotFoundError:
+            return ""
+
+    def write_cluster(self, cluster: str) -> None:
+        """Raises StorageError."""
+        write_atomically(self._cluster, f"{cluster}\n".encode())
 
 
 def application_file(config: Config, name: str) -> Path:

@@ -66,6 +66,7 @@ class ReplicaApplier:
         self._stream: Receiver | None = None
         self._to_fuse = Sender(endpoints.gates) if config.mount.fuse else None
         self._to_supervisor = Sender(endpoints.control)
+        self._to_election = Sender(endpoints.election, hwm=100) if config.is_elected else None
         self._helper = HelperThread()
         self._epoch = self._layout.read_epoch()
         self._followed: dict[str, Followed] = {}
@@ -109,8 +110,8 @@ class ReplicaApplier:
         reactor.every(SYNC_S, self._sync)
         reactor.later(RETENTION_S, self._retain)
         self._admit()
-        if self._config.election.kind == "static":
-            self._follow_primary("", self._config.election.primary)
+        if not self._config.is_elected:
+            self._follow_primary("", self._config.static_primary)
         reactor.run()
         self._send_presence(leaving=True)
         for followed in self._followed.values():
@@ -317,6 +318,7 @@ class ReplicaApplier:
         if not self._connected:
             self._connected = True
             self._log.info("following", primary=message.node, epoch=message.epoch)
+            self._tell_election(ended=False)
         if self._primary != message.node:
             self._primary = message.node
             self._show_primary()
@@ -343,6 +345,11 @@ class ReplicaApplier:
         if message.final:
             self._connected = False
             self._log.info("the primary is leaving", primary=message.node)
+            self._tell_election(ended=True)
+
+    def _tell_election(self, *, ended: bool) -> None:
+        if self._to_election is not None:
+            self._to_election.send(m.StreamSeen(self._epoch, ended))
 
     def _take_step(self, followed: Followed, step: Step) -> None:
         if step is Step.FETCH:
@@ -474,6 +481,7 @@ class ReplicaApplier:
         if self._connected and time.monotonic() - self._heard_s > PRIMARY_SILENT_S:
             self._connected = False
             self._log.warning("the primary is silent", primary=self._primary)
+            self._tell_election(ended=True)
         self._send_presence()
         self._look_ready()
 

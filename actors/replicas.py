@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from litemq.errors import LiteMQError
@@ -91,15 +92,19 @@ class Replicas:
         oldest.close()
         del self._by_node[oldest.node]
 
-    def all_have(self, heads: dict[str, Head]) -> bool:
-        """Whether every connected replica shows every head to its readers."""
+    def all_have(self, heads: Iterable[Head], node: str = "") -> bool:
+        """Whether `node`, or every connected replica, shows every head to its readers."""
         self.forget_silent()
-        return all(
+        asked = [
+            replica
+            for replica in self._by_node.values()
+            if replica.connected and node in ("", replica.node)
+        ]
+        return (bool(asked) or not node) and all(
             (applied := replica.applied.get(head.database)) is not None
             and applied.position.txid >= head.position.txid
-            for replica in self._by_node.values()
-            if replica.connected
-            for head in heads.values()
+            for replica in asked
+            for head in heads
         )
 
     def status(self, heads: dict[str, Head]) -> list[ReplicaStatus]:

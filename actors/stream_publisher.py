@@ -47,6 +47,7 @@ class StreamPublisher:
         self._stream = Publisher(config.stream.pub_address, hwm=config.stream.hwm)
         self._to_log = Sender(self._endpoints.capture)
         self._to_supervisor = Sender(self._endpoints.control)
+        self._to_election = Sender(self._endpoints.election, hwm=100)
         self._heads: dict[str, m.Head] = {}
         self._have_heads = False
         self._replicas = Replicas()
@@ -59,7 +60,7 @@ class StreamPublisher:
         )
         self._barrier_count = 0
         self._barriers: dict[int, Transfer] = {}
-        self._drain: tuple[str, float] | None = None
+        self._drain: tuple[m.DrainReplicas, float] | None = None
         self._blocked_until_s = 0.0
 
     def run(self) -> int:
@@ -126,8 +127,8 @@ class StreamPublisher:
                 transfer = self._barriers.pop(number, None)
                 if transfer is not None:
                     transfer.barrier_reached()
-            case m.DrainReplicas(reply_to=reply_to, deadline_ms=deadline_ms):
-                self._drain = (reply_to, time.monotonic() + deadline_ms / 1000)
+            case m.DrainReplicas(deadline_ms=deadline_ms):
+                self._drain = (message, time.monotonic() + deadline_ms / 1000)
                 self._look_drained()
             case _:
                 self._log.warning("unexpected message", message=type(message).__name__)
@@ -142,13 +143,13 @@ class StreamPublisher:
     def _look_drained(self) -> None:
         if self._drain is None:
             return
-        reply_to, deadline_s = self._drain
-        complete = self._replicas.all_have(self._heads) and not self._transfers
+        asked, deadline_s = self._drain
+        complete = self._replicas.all_have(asked.heads, asked.node)
         if not complete and time.monotonic() < deadline_s:
             self._reactor.later(DRAIN_LOOK_S, self._look_drained)
             return
         self._drain = None
-        reply = Sender(reply_to)
+        reply = Sender(asked.reply_to)
         reply.send(m.ReplicasDrained(complete))
         reply.close()
 
@@ -178,6 +179,8 @@ class StreamPublisher:
                 transfer = self._transfers.get((node, number))
                 if transfer is not None:
                     transfer.grant(credit)
+            case m.AskForHandOver():
+                self._to_election.send(message)
             case m.CancelTransfer(node=node, transfer=number):
                 self._transfers.pop((node, number), None)
             case _:

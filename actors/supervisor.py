@@ -60,6 +60,7 @@ class Supervisor:
         self._application: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._draining = False
+        self._heads: list[m.Head] = []
         self._step = 0
         self._exit_code = 0
         self._failure: LiteMQError | None = None
@@ -200,7 +201,8 @@ class Supervisor:
                 reply.close()
             case m.WritesClosed() if self._draining:
                 self._drain_step(1)
-            case m.BarrierReached() if self._draining:
+            case m.BarrierReached(heads=heads) if self._draining:
+                self._heads = heads
                 self._drain_step(2)
             case m.ReplicasDrained() if self._draining:
                 self._drain_step(3)
@@ -326,7 +328,8 @@ class Supervisor:
             self._step = 1
             deadline_ms = int(DRAIN_STEP_S * 1000)
             self._send(
-                self._endpoints.records, m.DrainReplicas(self._endpoints.control, deadline_ms)
+                self._endpoints.records,
+                m.DrainReplicas(self._endpoints.control, deadline_ms, self._heads),
             )
             self._reactor.later(DRAIN_STEP_S + 1, lambda: self._drain_step(3))
         elif done == 3 and self._step < 2:

@@ -121,6 +121,8 @@ class Member(Struct, frozen=True, kw_only=True):
     since_ms: _Number  # wall clock, Unix epoch
     why: _Text = ""
     candidate: bool = True
+    fit: bool = True
+    lost: _Number = 0  # it has seen the end of this epoch, and its positions are from after that
     positions: Annotated[Positions, Meta(max_length=MAX_POSITIONS)] = field(default_factory=dict)
     alive: bool = False
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from litemq.errors import NotADatabaseError
 from litemq.fs.pages import database_size, parse_header
+from litemq.fs.poll_loop import Event
 
 HEADER_BYTES = 100
 #: Commits up to this size travel in a message, larger ones are read from the file while the caller
@@ -168,6 +169,10 @@ class Gatekeeper(Protocol):
     @property
     def refuse_errno(self) -> int:
         """Errno for every write that starts or extends a transaction; 0: go ahead."""
+
+    @property
+    def holding(self) -> Event[None] | None:
+        """Set while writers are to wait; they go on when it happens."""
 
     @property
     def read_only(self) -> bool:

@@ -436,6 +436,8 @@ class Revoked:
 
     __slots__ = ("file",)
 
+    guarded = True
+
     def __init__(self, file: File) -> None:
         self.file = file
 

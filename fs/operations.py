@@ -181,6 +181,9 @@ class Operations(pyfuse3.Operations):
         return os.pread(handle[0].fd, size, off)
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
+        holding = self._gatekeeper.holding
+        if holding is not None and self._handles[fh][0].guarded:
+            await holding.wait()
         try:
             return await self._handles[fh][0].write(off, buf)
         except OSError as error:

@@ -278,6 +278,25 @@ class Barrier(Message, frozen=True):
     database: str = ""
 
 
+class HoldWrites(Message, frozen=True):
+    """Let writers wait, until `AcceptCommits` or `FenceWrites`, if the epoch is the same."""
+
+    epoch: U64
+
+
+class FenceWrites(Message, frozen=True):
+    """Refuse every write from now on, until `AcceptCommits`."""
+
+    reply_to: str
+    attempt: U64
+
+
+class WritesFenced(Message, frozen=True):
+    """Answer to `FenceWrites`, with its number."""
+
+    attempt: U64
+
+
 class CompleteLog(Message, frozen=True):
     """Hear the primary no longer, and apply all that is in the log: this node takes over."""
 
@@ -328,10 +347,12 @@ class PublisherStarted(Message, frozen=True):
 
 
 class DrainReplicas(Message, frozen=True):
-    """Tell when every connected replica has acknowledged every head, or the deadline has passed."""
+    """Tell when `node` (every connected replica if empty) shows these heads, or time is up."""
 
     reply_to: str
     deadline_ms: Count
+    heads: list[Head]
+    node: str = ""
 
 
 class ReplicasDrained(Message, frozen=True):
@@ -530,6 +551,78 @@ class RoleChanged(Message, frozen=True):
     primary: bool
     epoch: U64
     reason: str
+
+
+class StreamSeen(Message, frozen=True):
+    """The replica hears a primary of this epoch; `ended`: not any more."""
+
+    epoch: U64
+    ended: bool
+
+
+class HandOver(Message, frozen=True):
+    """Have another node be the primary: the one named, or the one that is furthest."""
+
+    request: str
+    reply_to: str
+    target: str
+
+
+class TakeOver(Message, frozen=True):
+    """Have the node that is asked be the primary."""
+
+    request: str
+    reply_to: str
+
+
+class HandedOver(Message, frozen=True):
+    """Answer to both; `refused` is empty, or says why not."""
+
+    request: str
+    refused: str
+
+
+class AskForHandOver(Message, frozen=True):
+    """A candidate wants to be the primary, and asks the one that is."""
+
+    node: Name
+
+
+class AskMembers(Message, frozen=True):
+    """Who takes part in the election?"""
+
+    request: str
+    reply_to: str
+
+
+class MemberStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A node, as it has announced itself; `alive` is what the lease service says of it."""
+
+    node: str
+    address: str
+    role: str
+    epoch: U64
+    since_ms: U64
+    why: str
+    candidate: bool
+    alive: bool
+    txids: U64
+
+
+class Members(Message, frozen=True):
+    """Answer to `AskMembers`; `reason` is not empty if the service did not answer."""
+
+    request: str
+    members: list[MemberStatus]
+    reason: str
+
+
+class LeaveElection(Message, frozen=True):
+    """The node is to end: hand over, or let go of the lease."""
+
+
+class ElectionLeft(Message, frozen=True):
+    """Answer to `LeaveElection`."""
 
 
 class AskStatus(Message, frozen=True):

@@ -1,0 +1,362 @@
+"""The election watcher actor: asks the lease service and the role machine, does what they say.
+
+Decides nothing: `election/roles.py` does. Never blocks: the lease service is spoken to in two
+threads, one that waits for changes and one that does everything else. Always true: what the machine
+orders of the other actors is done in its order, and the next begins when the one before is done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from litemq import log
+from litemq.actors.helper_thread import HelperThread
+from litemq.actors.layout import Layout
+from litemq.actors.lease_service import LeaseService
+from litemq.actors.reactor import Reactor
+from litemq.config import Config, request_address
+from litemq.election import actions as a
+from litemq.election import events as e
+from litemq.election import roles, states
+from litemq.election.members import Holder
+from litemq.election.opening import open_lease
+from litemq.election.rules import Rules
+from litemq.transport import messages as m
+from litemq.transport.endpoints import Endpoints
+from litemq.transport.sockets import Receiver, Sender, close_all
+
+NAME = "election_watcher"
+HEARTBEAT_S = 0.25
+#: the node's own state is asked for this often
+STATUS_S = 0.2
+#: monotonic nanoseconds that never come: a lease that does not end
+NEVER_NS = 1 << 62
+#: an order that nobody answers is given up, and what follows goes on
+ORDER_S = 20.0
+
+
+class ElectionWatcher:
+    """One node's part in the election."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._layout = Layout(config.node.data_dir)
+        self._log = log.get()
+        self._endpoints = Endpoints(config.run_dir)
+        self._reactor = Reactor()
+        self._inbox = Receiver.bind(self._endpoints.election)
+        self._to_supervisor = Sender(self._endpoints.control)
+        self._to_fuse = Sender(self._endpoints.gates) if config.mount.fuse else None
+        self._to_log = Sender(self._endpoints.capture)
+        self._to_publisher = Sender(self._endpoints.records)
+        self._service = LeaseService(
+            open_lease(config, self._layout.read_cluster()),
+            self._layout,
+            HelperThread(),
+            HelperThread(),
+            happened=self._happened,
+        )
+        self._rules = Rules(
+            node=config.node.name,
+            candidate=config.election.candidate,
+            renew_s=min(0.25, self._service.pace_s),
+            look_s=0.5,
+        )
+        #: orders to the other actors: what to do, and whether it is done at once
+        self._orders: deque[Callable[[], bool]] = deque()
+        self._order = 0
+        self._waits_for: Callable[[m.Message], bool] | None = None
+        self._tick_s = float("inf")
+        self._holder: Holder | None = None
+        self._asked: dict[int, tuple[str, str]] = {}
+        self._requests = 0
+        self._node: m.NodeStatus | None = None
+        self._leaving = False
+        self._state, first = roles.begin(
+            self._layout.read_epoch(), time.monotonic(), time.time_ns() // 1000
+        )
+        self._first = first
+
+    # --- life
+
+    def run(self) -> int:
+        reactor = self._reactor
+        reactor.on_message(self._inbox, self._handle)
+        for thread in self._service.threads:
+            reactor.on_readable(thread.fd, thread.collect)
+        reactor.every(HEARTBEAT_S, self._alive)
+        reactor.every(STATUS_S, self._ask_status)
+        self._service.watch()
+        self._carry_out(self._first)
+        reactor.run()
+        self._service.close()
+        close_all()
+        return 0
+
+    def _alive(self) -> None:
+        holder = self._holder
+        self._to_supervisor.send(
+            m.ActorAlive(
+                NAME,
+                os.getpid(),
+                ready=True,
+                epoch=self._state.epoch_seen,
+                primary="" if holder is None else f"{holder.node} {holder.address}",
+            )
+        )
+        self._follow()
+
+    def _ask_status(self) -> None:
+        self._to_supervisor.send(m.AskStatus(0, self._endpoints.election))
+
+    # --- the machine
+
+    def _happened(self, event: e.Event) -> None:
+        """Something was learned: ask the machine what to do."""
+        if isinstance(event, e.LeaseView):
+            self._holder = event.holder
+        before = self._state.role
+        self._state, actions = roles.advance(self._rules, self._state, event, time.monotonic())
+        if type(before) is not type(self._state.role):
+            self._log.info(
+                "election", state=type(self._state.role).__name__.lower(), why=self._state.why
+            )
+        self._carry_out(actions)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        now = time.monotonic()
+        due_s = states.wake_at(self._rules, self._state, now)
+        if due_s is None or due_s == float("inf") or self._tick_s <= due_s:
+            return
+        self._tick_s = due_s
+
+        def tick() -> None:
+            if self._tick_s == due_s:
+                self._tick_s = float("inf")
+            self._happened(e.Tick())
+
+        self._reactor.later(max(due_s - now, 0.001), tick)
+
+    def _carry_out(self, actions: tuple[a.Action, ...]) -> None:
+        for action in actions:
+            self._one(action)
+
+    def _one(self, action: a.Action) -> None:
+        match action:
+            case a.PersistEpoch(epoch):
+                self._layout.write_epoch(epoch)
+            case a.LookAtLease():
+                self._service.look()
+            case a.Acquire(attempt, above):
+                self._service.acquire(attempt, above)
+            case a.Renew(epoch):
+                self._service.renew(epoch)
+            case a.Release(epoch, successor):
+                self._service.release(epoch, successor or "")
+            case a.Announce(lost, fit):
+                self._service.announce(
+                    lost=lost, fit=fit, role=self._role, epoch=self._state.epoch_seen,
+                    why=self._state.why, candidate=self._rules.candidate,
+                )  # fmt: skip
+            case a.AskMembers(attempt):
+                connected = set() if self._node is None else {
+                    each.node for each in self._node.replicas if each.connected
+                }  # fmt: skip
+                self._service.members(attempt, connected)
+            case a.AskHandoff(_, primary):
+                sender = Sender(request_address(primary.address))
+                sender.send(m.AskForHandOver(self._config.node.name))
+                sender.close()
+            case a.HandoffEnded(request, refused):
+                self._answer(request, refused or "")
+            case a.Tell(text, warn):
+                (self._log.warning if warn else self._log.info)("election", told=text)
+            case a.Stop():
+                self._to_supervisor.send(m.ElectionLeft())
+            case _:
+                self._orders.append(lambda: self._give(action))
+                self._next_order()
+
+    @property
+    def _role(self) -> str:
+        return type(self._state.role).__name__.lower()
+
+    # --- orders to the other actors, one after the other
+
+    def _next_order(self) -> None:
+        while self._waits_for is None and self._orders:
+            order = self._orders.popleft()
+            self._order += 1
+            if not order():
+                number = self._order
+                self._reactor.later(ORDER_S, partial(self._give_up, number))
+
+    def _give_up(self, number: int) -> None:
+        if self._waits_for is not None and self._order == number:
+            self._waits_for = None
+            self._next_order()
+
+    def _done(self) -> None:
+        self._waits_for = None
+        self._next_order()
+
+    def _give(self, action: a.Action) -> bool:
+        """Give one order; whether it is done at once."""
+        match action:
+            case a.AcceptCommits(epoch, until_s):
+                until_ns = NEVER_NS if until_s == float("inf") else int(until_s * 1e9)
+                self._send_fuse(m.AcceptCommits(epoch, until_ns))
+            case a.HoldWrites(epoch):
+                self._send_fuse(m.HoldWrites(epoch))
+            case a.FenceCommits(attempt):
+                if self._to_fuse is not None:
+                    self._send_fuse(m.FenceWrites(self._endpoints.election, attempt))
+                    self._waits_for = lambda got: self._fenced(got, attempt)
+                    return False
+                self._happened(e.Fenced(attempt))
+            case a.WaitForReplica(attempt, target, until_s):
+                self._to_log.send(m.Barrier(attempt, self._endpoints.election))
+                self._waits_for = lambda got: self._drain(got, attempt, target, until_s)
+                return False
+            case a.BecomePrimary(epoch):
+                self._change_role(
+                    m.ChangeRole(
+                        True, epoch, self._config.node.name, self._config.stream.listen,
+                        self._state.why,
+                    )
+                )  # fmt: skip
+                self._waits_for = lambda got: self._promoted(got, epoch)
+                return False
+            case a.BecomeReplica(attempt):
+                self._holder = None
+                self._change_role(
+                    m.ChangeRole(False, self._state.epoch_seen, "", "", self._state.why)
+                )
+                self._waits_for = lambda got: self._demoted(got, attempt)
+                return False
+            case a.Follow(holder):
+                self._holder = holder
+                self._follow()
+            case _:
+                raise AssertionError(f"nobody carries out {action}")
+        return True
+
+    def _send_fuse(self, message: m.Message) -> None:
+        if self._to_fuse is not None:
+            self._to_fuse.send(message)
+
+    def _change_role(self, wanted: m.ChangeRole) -> None:
+        self._to_supervisor.send(wanted)
+
+    def _follow(self) -> None:
+        """Told again and again: the applier may have been started anew."""
+        holder = self._state.following
+        if holder is not None and isinstance(self._state.role, states.Replica | states.Candidate):
+            self._to_log.send(m.Follow(holder.node, holder.address, holder.epoch))
+
+    def _fenced(self, got: m.Message, attempt: int) -> bool:
+        if not (isinstance(got, m.WritesFenced) and got.attempt == attempt):
+            return False
+        self._happened(e.Fenced(attempt))
+        return True
+
+    def _promoted(self, got: m.Message, epoch: int) -> bool:
+        if not (isinstance(got, m.RoleChanged) and got.primary and got.epoch == epoch):
+            return False
+        if got.reason:
+            self._happened(e.PromotionFailed(epoch, got.reason))
+        else:
+            self._happened(e.Promoted(epoch))
+        return True
+
+    def _demoted(self, got: m.Message, attempt: int) -> bool:
+        if not (isinstance(got, m.RoleChanged) and not got.primary):
+            return False
+        self._happened(e.Demoted(attempt))
+        return True
+
+    def _drain(self, got: m.Message, attempt: int, target: str, until_s: float) -> bool:
+        """Everything that was committed is in the log; now the target must show it."""
+        if not (isinstance(got, m.BarrierReached) and got.request == attempt):
+            return False
+        left_ms = max(int((until_s - time.monotonic()) * 1000), 0)
+        self._to_publisher.send(
+            m.DrainReplicas(self._endpoints.election, left_ms, got.heads, target)
+        )
+        self._waits_for = lambda answer: self._drained(answer, attempt, target)
+        return False
+
+    def _drained(self, got: m.Message, attempt: int, target: str) -> bool:
+        if not isinstance(got, m.ReplicasDrained):
+            return False
+        if got.complete:
+            self._happened(e.DrainedTo(attempt, target))
+        return True
+
+    # --- messages
+
+    def _handle(self, message: m.Message, _payload: list[bytes]) -> None:
+        waits_for = self._waits_for
+        if waits_for is not None and waits_for(message):
+            if self._waits_for is waits_for:
+                self._done()
+            return
+        match message:
+            case m.NodeStatus():
+                self._node = message
+                positions = {
+                    each.name: (each.epoch, each.txid) for each in message.databases if each.txid
+                }
+                self._service.positions = positions
+                fit = all(each.state in ("ok", "failing") for each in message.databases)
+                self._happened(e.FitnessChanged(fit, "" if fit else "a repair is under way"))
+            case m.StreamSeen(epoch=epoch, ended=ended):
+                self._happened(e.PrimarySilent(epoch) if ended else e.EpochSeen(epoch))
+            case m.HandOver(request=request, reply_to=reply_to, target=target):
+                self._happened(e.HandoffRequested(self._ask(request, reply_to), target or None))
+            case m.TakeOver(request=request, reply_to=reply_to):
+                number = self._ask(request, reply_to)
+                self._happened(e.PromoteRequested(number, self._config.node.name))
+            case m.AskForHandOver(node=node):
+                self._happened(e.PromoteRequested(self._ask("", ""), node))
+            case m.AskMembers(request=request, reply_to=reply_to):
+                self._service.list_members(
+                    lambda answer: self._tell_members(request, reply_to, answer)
+                )
+            case m.LeaveElection():
+                if not self._leaving:
+                    self._leaving = True
+                    self._happened(e.StopRequested())
+            case _:
+                pass
+
+    def _ask(self, request: str, reply_to: str) -> int:
+        self._requests += 1
+        self._asked[self._requests] = (request, reply_to)
+        return self._requests
+
+    def _answer(self, number: int, refused: str) -> None:
+        request, reply_to = self._asked.pop(number, ("", ""))
+        if reply_to:
+            reply = Sender(reply_to)
+            reply.send(m.HandedOver(request, refused))
+            reply.close()
+        elif refused:
+            self._log.info("election", told=f"no hand-over: {refused}")
+
+    def _tell_members(
+        self, request: str, reply_to: str, answer: tuple[list[m.MemberStatus], str]
+    ) -> None:
+        reply = Sender(reply_to)
+        reply.send(m.Members(request, *answer))
+        reply.close()
+
+
+def main(config: Config) -> int:
+    """Entry of the actor's process."""
+    return ElectionWatcher(config).run()
