@@ -6,7 +6,16 @@ import random
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from election_world import Advance, BrokenError, Budget, Move, World, new_world, primaries
+from election_world import (
+    ASKED_LOCALLY,
+    Advance,
+    BrokenError,
+    Budget,
+    Move,
+    World,
+    new_world,
+    primaries,
+)
 
 from litemq.election.states import Stopped
 
@@ -146,8 +155,9 @@ def wander(seed: int, moves: int, *, step: Advance | None = None) -> World:
         choices = [each for each in world.moves() if not _stands_still(world, each, stalled)]
         weights = [often[str(each[0])] for each in choices]
         world.play(chance.choices(choices, weights)[0])
-        if len(world.pool) > 40:  # a network does not keep things for ever
-            world.pool = world.pool[-40:]
+        if len(world.pool) > 40:  # a network does not keep things for ever; a node does
+            old = [each for each in world.pool[:-40] if isinstance(each[3], ASKED_LOCALLY)]
+            world.pool = (*old, *world.pool[-40:])
     return world
 
 
