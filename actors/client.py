@@ -70,6 +70,11 @@ class NodeClient:
         assert isinstance(answer, m.NodeStatus)
         return answer
 
+    @property
+    def is_primary(self) -> bool:
+        """Whether the node is the primary at this moment."""
+        return self.status().role == "primary"
+
     def barrier(self, database: str = "", timeout_s: float = BARRIER_TIMEOUT_S) -> m.BarrierReached:
         """The heads of one database (of all when empty), once everything committed before is in the
         log.

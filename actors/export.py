@@ -203,7 +203,7 @@ class _Copy:
         self._client = client
         self._name = name
         self._path = application_file(config, name)
-        self._primary = config.is_primary
+        self._primary = client.is_primary
         self._fd = fd
         self._progress = progress
         self._history = History(Layout(config.node.data_dir), name)

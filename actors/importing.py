@@ -56,9 +56,10 @@ def import_database(
 
 
 def _require_primary(config: Config, client: NodeClient) -> None:
-    if config.is_primary:
+    status = client.status()
+    if status.role == "primary":
         return
-    primary = client.status().primary
+    primary = status.primary
     raise LiteMQError(
         f"node {config.node.name} is a replica; import on the primary ({primary}) instead"
     )

@@ -8,7 +8,7 @@ cluster                the id of the cluster the node belongs to  election watch
 epoch                  the highest epoch this node has seen       supervisor, owner of the log
 damaged/               logs that could not be read, set aside     the owner of the log
 diverged/              logs of another history than the primary's the owner of the log
-primary                exists while an elected node is primary   supervisor
+term                   the epoch in which an elected node serves  supervisor
 lock                   held as long as the node runs              supervisor
 mounted                exists while the mount is in use           fuse capture
 """
@@ -60,8 +60,8 @@ class Layout:
         return self.data_dir / "mounted"
 
     @property
-    def was_primary(self) -> Path:
-        return self.data_dir / "primary"
+    def _term(self) -> Path:
+        return self.data_dir / "term"
 
     @property
     def _cluster(self) -> Path:
@@ -112,6 +112,25 @@ class Layout:
                 write_atomically(self._epoch, b"%d\n" % epoch)
         finally:
             os.close(directory)
+
+    def read_term(self) -> int:
+        """The epoch in which this node was elected and has not ended its term, 0 if there is none.
+
+        Raises FormatError.
+        """
+        try:
+            return int(self._term.read_text())
+        except FileNotFoundError:
+            return 0
+        except ValueError as error:
+            raise FormatError(f"{self._term} is damaged; write the node's last epoch") from error
+
+    def begin_term(self, epoch: int) -> None:
+        """Raises StorageError."""
+        write_atomically(self._term, b"%d\n" % epoch)
+
+    def end_term(self) -> None:
+        self._term.unlink(missing_ok=True)
 
     def read_cluster(self) -> str:
         """The id of the cluster that this node belongs to, "" if it belongs to none yet."""

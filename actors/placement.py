@@ -39,5 +39,6 @@ def cpus_for(
 def place(config: Config, actor: str) -> None:
     """Put the calling thread, and those it starts from now on, on the CPUs of `actor`."""
     setting = config.mount.cpu_affinity if config.mount.fuse else "off"
+    primary = config.is_primary or config.is_elected
     allowed = os.sched_getaffinity(os.getppid())  # the nursery's: nobody has been placed there
-    os.sched_setaffinity(0, cpus_for(actor, setting, allowed, primary=config.is_primary))
+    os.sched_setaffinity(0, cpus_for(actor, setting, allowed, primary=primary))

@@ -21,6 +21,8 @@ from litemq.transport.sockets import Sender
 
 #: a step that takes longer has failed
 STEP_S = 5.0
+#: a primary that is not ready by then is made a replica as it is
+READY_S = 30.0
 
 
 class RoleChange:
@@ -44,6 +46,7 @@ class RoleChange:
         self._done = done
         self._log = log.get()
         self._step = 0
+        self._waits_until_ready = False
         self._waits_for: type[m.Message] | None = None
         self.wanted = wanted
 
@@ -56,6 +59,14 @@ class RoleChange:
                 m.LogCompleted,
             )
         else:
+            # who has just started may still be reading what was committed before
+            self._waits_until_ready = True
+            self._reactor.later(READY_S, self._close_writes)
+            self.look_ready()
+
+    def _close_writes(self) -> None:
+        if self._waits_until_ready:
+            self._waits_until_ready = False
             self._ask(self._endpoints.gates, m.CloseWrites(self._endpoints.control), m.WritesClosed)
 
     def answered(self, message: m.Message) -> None:
@@ -82,6 +93,8 @@ class RoleChange:
 
     def look_ready(self) -> None:
         """Something has changed among the actors."""
+        if self._waits_until_ready and self._crew.ready:
+            self._close_writes()
         if self._step and self._crew.ready:
             self._end("")
 
@@ -109,11 +122,11 @@ class RoleChange:
 
     def _up(self) -> None:
         self._layout.write_epoch(self.wanted.epoch)
-        self._layout.was_primary.touch()
+        self._layout.begin_term(self.wanted.epoch)
         self._set_role()
 
     def _down(self) -> None:
-        self._layout.was_primary.unlink(missing_ok=True)
+        self._layout.end_term()
         self._set_role()
 
     def _set_role(self) -> None:

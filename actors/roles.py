@@ -20,6 +20,8 @@ def modules_of(config: Config) -> list[str]:
     names = ["log_writer", "stream_publisher", "replica_applier"]
     if config.mount.fuse:
         names.append("fuse_capture")
+    if config.is_elected:
+        names.append("election_watcher")
     return [f"litemq.actors.{name}" for name in names]
 
 
@@ -47,6 +49,12 @@ def _replica_applier(config: Config) -> int:
     return replica_applier.main(config)
 
 
+def _election_watcher(config: Config) -> int:
+    from litemq.actors import election_watcher
+
+    return election_watcher.main(config)
+
+
 def actors_of(config: Config, *, primary: bool, epoch: int) -> dict[str, Factory]:
     """Actor name to factory, in the order of their start; they are stopped in this order, too."""
     work: dict[str, Factory] = {}
@@ -57,4 +65,6 @@ def actors_of(config: Config, *, primary: bool, epoch: int) -> dict[str, Factory
         work["stream_publisher"] = partial(_stream_publisher, config, epoch=epoch)
     else:
         work["replica_applier"] = partial(_replica_applier, config)
+    if config.is_elected:
+        work["election_watcher"] = partial(_election_watcher, config)
     return {name: partial(run_child, config, name, each) for name, each in work.items()}

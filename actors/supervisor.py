@@ -38,6 +38,8 @@ LOCK_TRIES = 5
 LOCK_PAUSE_S = 0.02
 #: a step of the shutdown that takes longer is given up
 DRAIN_STEP_S = 5.0
+#: handing over takes at most this long when the node stops
+LEAVE_S = 8.0
 
 
 class Supervisor:
@@ -60,6 +62,7 @@ class Supervisor:
         self._application: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._draining = False
+        self._leaving = False
         self._heads: list[m.Head] = []
         self._step = 0
         self._exit_code = 0
@@ -83,9 +86,7 @@ class Supervisor:
             log.configure(
                 config.log, config.node.data_dir, config.node.name, "supervisor", stderr=True
             )
-            if self._primary:
-                self._epoch = self._layout.read_epoch() + 1
-                self._layout.write_epoch(self._epoch)
+            self._take_role()
             self._prepare_mount()
             self._nursery = Nursery.open(f"litemq: nursery {config.node.name}", modules_of(config))
             self._serve()
@@ -98,6 +99,17 @@ class Supervisor:
         if self._failure is not None:
             raise self._failure
         return self._exit_code
+
+    def _take_role(self) -> None:
+        """The role to begin with."""
+        if self._config.is_elected:
+            # Who died as a primary begins as one, without taking writes: what had been committed
+            # and not yet logged belongs to that term. The election then makes it a replica.
+            self._epoch = self._layout.read_term()
+            self._primary = self._epoch > 0
+        elif self._primary:
+            self._epoch = self._layout.read_epoch() + 1
+            self._layout.write_epoch(self._epoch)
 
     def _prepare_mount(self) -> None:
         path = str(self._config.mount.path)
@@ -181,10 +193,11 @@ class Supervisor:
         assert self._crew is not None
         self._crew.watch()
         application = self._application
-        if application is not None and application.poll() is not None and not self._draining:
+        ending = self._draining or self._leaving
+        if application is not None and application.poll() is not None and not ending:
             self._exit_code = _exit_code(application.returncode)
             self._log.info("the command ended", code=self._exit_code)
-            self._drain()
+            self._leave()
 
     # --- messages
 
@@ -195,6 +208,10 @@ class Supervisor:
                 self._crew.heard(message)
             case m.ChangeRole():
                 self._change_role(message)
+            case m.ElectionLeft():
+                if self._leaving:
+                    self._leaving = False
+                    self._drain()
             case m.AskStatus(request=request, reply_to=reply_to):
                 reply = Sender(reply_to)
                 reply.send(self._status(request))
@@ -216,6 +233,9 @@ class Supervisor:
     def _change_role(self, wanted: m.ChangeRole) -> None:
         """Begin; one change at a time, and none while the node ends."""
         assert self._crew is not None
+        if not wanted.primary and not self._primary and self._change is None:
+            self._tell_election(m.RoleChanged(False, wanted.epoch, ""))
+            return
         if self._draining or self._change is not None:
             reason = "the node stops" if self._draining else "the role is being changed already"
             self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, reason))
@@ -280,23 +300,47 @@ class Supervisor:
             node=self._config.node.name,
             role=self._role,
             epoch=epoch,
-            primary=f"{primary or '?'} {self._config.election.primary}",
+            primary=self._primary_text(primary),
             ready=self._ready and not self._draining,
             databases=databases,
             replicas=replicas,
             actors=self._crew.status(),
         )
 
+    def _primary_text(self, known: str) -> str:
+        """Name and address of the primary; what is known of them."""
+        if not self._config.is_elected:
+            return f"{known or '?'} {self._config.election.primary}"
+        if self._primary:
+            return f"{self._config.node.name} {self._config.stream.listen}"
+        return known or "?"
+
     # --- the end
 
     def _signalled(self, number: int) -> None:
-        if self._draining:
+        if self._draining or self._leaving:
             return
         self._log.info("node stops", signal=signal.Signals(number).name)
         if self._application is not None and self._application.poll() is None:
             self._forward(number)
             return  # its end brings the node's
-        self._drain()
+        self._leave()
+
+    def _leave(self) -> None:
+        """End the node's part in the election first, if it has one."""
+        if not self._config.is_elected or self._leaving or self._draining:
+            self._drain()
+            return
+        self._leaving = True
+        self._send(self._endpoints.election, m.LeaveElection())
+
+        def late() -> None:
+            if self._leaving:
+                self._leaving = False
+                self._log.warning("the election does not let go; stopping all the same")
+                self._drain()
+
+        self._reactor.later(LEAVE_S, late)
 
     def _forward(self, number: int) -> None:
         if self._application is not None and self._application.poll() is None:

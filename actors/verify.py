@@ -89,7 +89,7 @@ class _Verification:
         self._client = client
         self._name = name
         self._path = str(application_file(config, name))
-        self._replica = not config.is_primary
+        self._replica = not client.is_primary
         self._history = History(Layout(config.node.data_dir), name)
         self._progress = progress
 
