@@ -251,7 +251,7 @@ class ReplicaApplier:
             self._stream = None
         requests = self._catching_up.requests
         if requests is not None:
-            requests.close()
+            requests.close(linger_ms=0)  # it may never take what is left, and our end would wait
             self._catching_up.requests = None
         for followed in self._followed.values():
             followed.drop_repair()
