@@ -72,7 +72,7 @@ class ElectionWatcher:
         self._waits_for: Callable[[m.Message], bool] | None = None
         self._tick_s = float("inf")
         self._holder: Holder | None = None
-        self._asked: dict[int, tuple[str, str]] = {}
+        self._asked: dict[int, tuple[int, str]] = {}
         self._requests = 0
         self._node: m.NodeStatus | None = None
         self._leaving = False
@@ -323,7 +323,7 @@ class ElectionWatcher:
                 number = self._ask(request, reply_to)
                 self._happened(e.PromoteRequested(number, self._config.node.name))
             case m.AskForHandOver(node=node):
-                self._happened(e.PromoteRequested(self._ask("", ""), node))
+                self._happened(e.PromoteRequested(self._ask(0, ""), node))
             case m.AskMembers(request=request, reply_to=reply_to):
                 self._service.list_members(
                     lambda answer: self._tell_members(request, reply_to, answer)
@@ -335,13 +335,13 @@ class ElectionWatcher:
             case _:
                 pass
 
-    def _ask(self, request: str, reply_to: str) -> int:
+    def _ask(self, request: int, reply_to: str) -> int:
         self._requests += 1
         self._asked[self._requests] = (request, reply_to)
         return self._requests
 
     def _answer(self, number: int, refused: str) -> None:
-        request, reply_to = self._asked.pop(number, ("", ""))
+        request, reply_to = self._asked.pop(number, (0, ""))
         if reply_to:
             reply = Sender(reply_to)
             reply.send(m.HandedOver(request, refused))
@@ -350,7 +350,7 @@ class ElectionWatcher:
             self._log.info("election", told=f"no hand-over: {refused}")
 
     def _tell_members(
-        self, request: str, reply_to: str, answer: tuple[list[m.MemberStatus], str]
+        self, request: int, reply_to: str, answer: tuple[list[m.MemberStatus], str]
     ) -> None:
         reply = Sender(reply_to)
         reply.send(m.Members(request, *answer))
