@@ -39,6 +39,7 @@ ANNOUNCE_PART = 0.7
 NEVER_NS = 1 << 62
 #: whoever was asked to hand over has this long
 TAKE_OVER_S = 10.0
+ASK_AGAIN_S = 0.5
 #: an order that nobody answers is given up, and what follows goes on
 ORDER_S = 20.0
 
@@ -179,13 +180,8 @@ class ElectionWatcher:
                 }  # fmt: skip
                 self._service.members(attempt, connected)
             case a.AskHandoff(request, primary):
-                sender = Sender(request_address(primary.address))
-                sender.send(m.AskForHandOver(self._config.node.name))
-                sender.close()
-                # the answer is the lease, or nothing
                 self._wanted = request
-                refused = f"{primary.node} does not hand over; its log tells why"
-                self._reactor.later(TAKE_OVER_S, partial(self._answer, request, refused))
+                self._ask_for_hand_over(request, primary, time.monotonic() + TAKE_OVER_S)
             case a.HandoffEnded(request, refused):
                 self._answer(request, refused or "")
             case a.Tell(text, warn):
@@ -198,6 +194,21 @@ class ElectionWatcher:
             case _:
                 self._orders.append(lambda: self._give(action))
                 self._next_order()
+
+    def _ask_for_hand_over(self, request: int, primary: Holder, deadline_s: float) -> None:
+        """Again and again: the answer is the lease; it may not know yet that this node follows."""
+        if self._wanted != request:
+            return
+        if time.monotonic() > deadline_s:
+            self._wanted = 0
+            self._answer(request, f"{primary.node} does not hand over; its log tells why")
+            return
+        sender = Sender(request_address(primary.address))
+        sender.send(m.AskForHandOver(self._config.node.name))
+        sender.close()
+        self._reactor.later(
+            ASK_AGAIN_S, partial(self._ask_for_hand_over, request, primary, deadline_s)
+        )
 
     def _announce(self) -> None:
         """Again and again: positions change, and the service forgets who says nothing."""
