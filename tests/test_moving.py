@@ -65,9 +65,10 @@ def test_primary_when_both_were_killed_and_it_is_moved_then_they_agree(
 ) -> None:
     """The new one must have applied its log; what the old one had beyond it is kept aside."""
     cluster = new_cluster()
+    both = {}
     for mode in MODES:
         write(cluster, mode, 5)
-        cluster.agree(f"{mode}.db")
+        both[f"{mode}.db"] = cluster.agree(f"{mode}.db")
     old = cluster.primary
     for node in cluster.nodes:
         node.announce("not a part of the primary's", "primary is silent", "stale")
@@ -77,7 +78,13 @@ def test_primary_when_both_were_killed_and_it_is_moved_then_they_agree(
         cluster.captured(f"{mode}.db")
     old.kill()
     replica = cluster.replicas[0].start(ready=False)  # once more: it applies what it has
-    eventually(lambda: len(replica.logged("mounted")) == 2, what="it is there")
+    eventually(
+        lambda: (
+            len(replica.logged("mounted")) == 2
+            and all(replica.position(name) == position for name, position in both.items())
+        ),
+        what="it has applied its log",
+    )
     replica.stop()
     move(cluster)
     for mode in MODES:
