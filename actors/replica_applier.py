@@ -320,7 +320,7 @@ class ReplicaApplier:
             self._log.info("following", primary=message.node, epoch=message.epoch)
             self._tell_election(ended=False)
         if self._primary != message.node:
-            self._primary = message.node
+            self._primary = self._catching_up.primary = message.node
             self._show_primary()
         if self._targets is None:
             self._targets = {head.database: head.position.txid for head in message.heads}
@@ -354,8 +354,14 @@ class ReplicaApplier:
     def _take_step(self, followed: Followed, step: Step) -> None:
         if step is Step.FETCH:
             self._catching_up.fetch(followed)
-        elif step is Step.REPAIR:
-            self._catching_up.diverged(followed, "the histories differ")
+        elif step is Step.REPAIR and followed.following.phase is Phase.REPAIRING:
+            self._catching_up.begin_repair(followed)
+        elif step is Step.REPAIR and followed.primary_head is not None:
+            mine, theirs = followed.database.log.head, followed.primary_head.position
+            if mine.txid == theirs.txid:
+                self._catching_up.diverged(followed, "the histories differ")
+            else:
+                self._catching_up.begin_repair(followed)
 
     def _show_primary(self) -> None:
         if self._to_fuse is not None:
@@ -544,7 +550,8 @@ class ReplicaApplier:
         self._reactor.later(RETENTION_S, self._retain)
         keep = self._config.retention
         for followed in self._followed.values():
-            if followed.database.caught_up:
+            # before the primary's records have followed ours, ours may be what it does not have
+            if followed.database.caught_up and followed.taken_epoch == self._epoch:
                 try:
                     followed.database.save()
                     followed.database.log.enforce_retention(

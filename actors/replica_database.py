@@ -9,6 +9,7 @@ since redoing whole pages is harmless.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litemq.actors.damaged_log import open_log
+from litemq.actors.divergence import Divergence, keep, last_common, utc_now
 from litemq.actors.layout import Layout, PositionFile
 from litemq.errors import NotADatabaseError, StorageError
 from litemq.fs.dbpage import BusyError, PageReader, PageWriter
@@ -38,6 +40,8 @@ READ_BYTES = 1024 * 1024
 READERS_WAIT_S = 0.025
 #: how often a change of journal mode that readers block is tried again
 MODE_RETRY_S = 1.0
+#: a file up to this size is kept beside a log that diverged, even if that log tells everything
+KEEP_FILE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -343,17 +347,70 @@ class ReplicaDatabase:
 
     # --- after a repair
 
-    def keep_history(self, directory: Path) -> Path | None:
-        """Keep the log that a repair is about to replace; None if there is nothing in it."""
-        first, last = self.log.range
-        if not last:
+    def keep_diverged(
+        self,
+        directory: Path,
+        theirs: EpochTable,
+        their_head: Position,
+        *,
+        primary: str,
+        primary_epoch: int,
+        reason: str,
+        beat: Callable[[], None],
+    ) -> Divergence | None:
+        """Keep what a repair is about to replace, if the primary does not have it; else None.
+
+        `reason` is not empty if checksums have shown that the histories part. Raises OSError,
+        LiteMQError: then nothing may be replaced.
+        """
+        log = self.log
+        first, last = log.range
+        mine = log.flushed
+        common = last_common(log.epochs, mine, theirs, their_head, differ=bool(reason))
+        if not mine.txid or (common is not None and common >= mine.txid):
             return None
-        kept = directory / f"{self.name}-{first:016x}-{last:016x}"
-        kept.mkdir(parents=True, exist_ok=True)
-        for segment in (self.directory / "log").iterdir():
-            with contextlib.suppress(FileExistsError):
-                os.link(segment, kept / segment.name)
-        return kept
+        checksums = log.checksums.read(1, log.checksums.n_pages)
+        about = Divergence(
+            id="",
+            database=self.name,
+            when=utc_now(),
+            reason=reason or "the primary's history goes on from an earlier transaction",
+            epochs=log.epochs.to_list(),
+            head=mine,
+            first_txid=first,
+            last_txid=last,
+            page_size=log.page_size,
+            pages=len(checksums) // 8,
+            primary=primary,
+            primary_epoch=primary_epoch,
+            last_common=common,
+            directory=directory,
+        )
+        log.sync()
+        # without the log that leads there, the state itself is all there is of them
+        needed = common is not None and (not first or first > common + 1)
+        small = about.pages * about.page_size <= KEEP_FILE_BYTES
+        write = None
+        if about.pages and (needed or small):
+            write = functools.partial(self._copy_file, pages=about.pages, beat=beat)
+        return keep(directory, about, self.directory / "log", checksums, write)
+
+    def _copy_file(self, fd: int, *, pages: int, beat: Callable[[], None]) -> None:
+        """The file as SQLite shows it, as far as it can. Raises OSError, BusyError."""
+        try:
+            with PageReader(str(self.path), busy_timeout_s=0.0) as reader:
+                size = reader.snapshot_header().page_size
+                for number in range(1, pages + 1, COMPARE_PAGES):
+                    last = min(number + COMPARE_PAGES, pages + 1)
+                    for pgno, data in reader.read(range(number, last)).items():
+                        if pgno == 1 and len(self._tail) == 12:
+                            data = with_bookkeeping(data, self._tail)
+                        os.pwrite(fd, data, (pgno - 1) * size)
+                    beat()
+        except BusyError:
+            raise
+        except (NotADatabaseError, StorageError):
+            return  # it is damaged or gone: the log has what there is
 
     def suspect(self) -> None:
         """The file is about to leave the states of the log.
