@@ -96,6 +96,28 @@ class CatchingUp:
         followed.parted = reason
         self.begin_repair(followed)
 
+    def log_rest(self, followed: Followed) -> bool:
+        """Bring what a killed primary's file has beyond its log into the log.
+
+        Until that is done (true), nothing is taken from the new primary.
+        """
+        database = followed.database
+        if not self.admitted or time.monotonic() < followed.repair_after_s:
+            return False
+        try:
+            pages = database.log_rest(self._beat)
+        except BusyError:
+            return False
+        except (LiteMQError, OSError) as error:
+            self._failed(followed, f"can't log what the database has beyond the log: {error}")
+            return False
+        if pages:
+            self._log.warning(
+                "the database had changed without its log; logged as one transaction",
+                db=database.name, txid=database.log.head.txid, pages=pages,
+            )  # fmt: skip
+        return True
+
     def needs_repair(self, followed: Followed, reason: str) -> None:
         """The file is not what the log says; the next heartbeat begins."""
         self._log.warning(

@@ -330,6 +330,8 @@ class ReplicaApplier:
                 continue
             followed.primary_head = head
             followed.note_lag(now)
+            if followed.database.unlogged and not self._catching_up.log_rest(followed):
+                continue
             if followed.needs_repair and followed.following.phase is Phase.LIVE:
                 if now >= followed.repair_after_s:
                     self._catching_up.begin_repair(followed)
@@ -372,6 +374,8 @@ class ReplicaApplier:
         if followed is None:
             return
         followed.primary_head = message.head
+        if followed.database.unlogged:
+            return
         last = message.first_txid + len(message.lengths) - 1
         data = payload[0] if payload else b""
         if followed.following.phase is Phase.FETCHING and data:
@@ -516,6 +520,7 @@ class ReplicaApplier:
                 if (
                     self._catching_up.admitted
                     and not followed.needs_repair
+                    and not database.unlogged
                     and followed.following.phase is Phase.LIVE
                     and database.caught_up
                     and (database.touched or not database.checked)

@@ -42,6 +42,8 @@ READERS_WAIT_S = 0.025
 MODE_RETRY_S = 1.0
 #: a file up to this size is kept beside a log that diverged, even if that log tells everything
 KEEP_FILE_BYTES = 64 * 1024 * 1024
+#: pages that a killed primary may have beyond its log, in one transaction
+REST_BYTES = 1024 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -70,11 +72,12 @@ class ReplicaDatabase:
         self.log = open_log(layout, name, segment_bytes)
         state = self.log.state
         handed_back = state.captured and state.applied == self.log.head
-        if state.captured:
-            # this node was the primary: the file shows all of the log, or the comparison finds out
-            state.captured, state.applied = False, self.log.head
+        #: this node was the primary, and its file may have commits that are not in the log
+        self.unlogged = state.captured and not handed_back
+        if handed_back:
+            state.captured = False
             self.log.save_state()
-        self.applied: Position = state.applied
+        self.applied: Position = self.log.head if self.unlogged else state.applied
         if self.log.trusted and self.applied.txid < self.log.state.base.txid:
             self.applied = self.log.state.base  # a log starts behind what its file shows
         self.timestamp_ms = 0
@@ -254,7 +257,7 @@ class ReplicaDatabase:
 
     def save(self) -> None:
         """Store how far the file is, now and then."""
-        if self._saved != self.applied:
+        if self._saved != self.applied and not self.unlogged:
             self.log.state.applied = self.applied
             self.log.state.page1_tail = self._tail.hex()
             self.log.save_state()
@@ -345,7 +348,55 @@ class ReplicaDatabase:
         """The file as it is now is what it should be, or about to be looked at."""
         self._fingerprint = _fingerprint(self.path)
 
-    # --- after a repair
+    # --- before a repair
+
+    def log_rest(self, beat: Callable[[], None]) -> int:
+        """Log what the file has beyond the log, as one transaction; how many pages it has.
+
+        The node was killed, or lost power, as the primary. Raises BusyError, StorageError.
+        """
+        record = None
+        try:
+            if os.path.exists(self.path) and os.path.getsize(self.path):
+                self.writer()  # SQLite's own recovery comes first
+            page_size, sums = self.file_checksums(beat)
+            record = self._prepare_rest(page_size, sums) if sums else None
+        except NotADatabaseError:
+            self.close_writer()  # the log has what there is
+        self.log.flush()
+        self.unlogged = False
+        self.checked = True
+        self.applied = self._saved = self.log.head
+        self._doubtful = self.log.head.txid
+        self.log.state.captured, self.log.state.applied = False, self.log.head
+        self.log.save_state()
+        self.seen()
+        self.show()
+        return 0 if record is None else len(ltx.decode(record).pages)
+
+    def _prepare_rest(self, page_size: int, sums: bytes) -> bytes | None:
+        log, count = self.log, len(sums) // 8
+        numbers = [
+            number
+            for number in range(1, count + 1)
+            if int.from_bytes(sums[(number - 1) * 8 : number * 8], "big")
+            != (log.page_checksum(number) if page_size == log.page_size else 0)
+        ]
+        if not numbers and count == log.n_pages:
+            return None
+        if len(numbers) * page_size > REST_BYTES:
+            raise StorageError(f"{len(numbers)} pages of {self.name} are not in the log")
+        pages: dict[int, bytes] = {}
+        with PageReader(str(self.path), busy_timeout_s=0.0) as reader:
+            for at in range(0, len(numbers), COMPARE_PAGES):
+                pages.update(reader.read(numbers[at : at + COMPARE_PAGES]))
+        return log.prepare(
+            max(log.epochs.last, 1),
+            sorted(pages.items()),
+            commit=count,
+            page_size=page_size,
+            timestamp_ms=time.time_ns() // 1_000_000,
+        )
 
     def keep_diverged(
         self,
@@ -419,6 +470,7 @@ class ReplicaDatabase:
         """
         self.log.state.suspect = True
         self.log.state.applied = ZERO
+        self.log.state.captured = False
         self.log.save_state()
         self._saved = ZERO
 

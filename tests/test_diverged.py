@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -249,6 +250,44 @@ def test_repair_when_nothing_can_be_kept_then_it_waits_until_it_can(cluster: Clu
     old.wait_ready()
     wait_equal(old, new)
     assert [each["kept"] for each in listed(old)] == [5]
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_rows_when_their_primary_died_before_they_were_logged_then_they_are_kept_too(
+    cluster: Cluster, mode: str, tmp_path: Path
+) -> None:
+    """A commit returns before the log has it: what only the file has is logged before a repair."""
+    cluster.primary.announce("no sign of life", "actor ended")
+    (replica,) = cluster.replicas
+    with cluster.primary.connect(NAME) as app:
+        app.sql(f"PRAGMA journal_mode={mode}")
+    cluster.agree(NAME)
+    replica.stop()
+    write(cluster.primary, 100, 103)
+    cluster.captured(NAME)
+    app = cluster.primary.connect(NAME)  # closing it would wait for the log
+    app.sql("SELECT * FROM t")
+    cluster.primary.kill_actor("log_writer", signal.SIGSTOP)
+    for number in range(103, 106):
+        app.sql(f"INSERT INTO t VALUES({number}, 'unlogged')")
+    cluster.primary.kill()
+    app.kill()
+    old, new = depose(cluster)
+    new.start()
+    write(new, 200, 202)
+    old.start()
+    wait_equal(old, new)
+    (entry,) = listed(old)
+    assert entry["last_common"] is not None
+    found = shown(old, entry["id"])["transactions"]
+    inserted = [
+        table["inserted"] for each in found for table in each["tables"] if table["table"] == "t"
+    ]
+    assert inserted == [1, 1, 1, 3]
+    copy = tmp_path / "lost.db"
+    litemq("diverged", "export", "--config", old.config_path, entry["id"], "--database", copy)
+    assert set(range(100, 106)) <= set(values(copy))
 
 
 # --- without nodes
