@@ -1,4 +1,4 @@
-"""The `litemq` command: options, printing, exit codes.
+"""The `litemq` command: options, printing, exit codes. `cli_*.py` beside it are its parts.
 
 Never does the work itself: that is done in `actors/` and `bench/`, which are imported by the
 command that needs them. Always true: what goes wrong on purpose is one line on stderr that begins
@@ -8,7 +8,6 @@ with `litemq:`, and the exit code of its error.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from litemq import config as configuration
+from litemq.cli_common import HELP_SETTINGS, progress, table, with_config
+from litemq.cli_diverged import diverged
 from litemq.config import Config
 from litemq.errors import ConfigError, LiteMQError
 
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 EXIT_DIFFERS = 1
 EXIT_NOT_READY = 3
 EXIT_INTERRUPTED = 130
-
-HELP_SETTINGS: dict[str, Any] = {
-    "help_option_names": ["-h", "--help"],
-    "max_content_width": 100,
-    "terminal_width": 100,
-}
 
 
 class _Program(click.Group):
@@ -71,34 +65,6 @@ def litemq(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-def with_config(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The option that names the node's file; the command gets the checked configuration."""
-
-    @click.option(
-        "--config", "file", required=True, metavar="FILE", help="The node's configuration file."
-    )
-    @functools.wraps(command)
-    def wrapped(*args: Any, file: str, **options: Any) -> Any:
-        return command(configuration.load(file), *args, **options)
-
-    return wrapped
-
-
-@contextlib.contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr if that is a terminal; otherwise nothing."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    with click.progressbar(length=1, label=label, file=sys.stderr, width=0) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.length = max(total, 1)
-            bar.update(done - bar.pos)
-
-        yield show
 
 
 # --- a node
@@ -141,14 +107,17 @@ def status(config: Config, style: str) -> int:
       litemq status --config a.toml
       litemq status --config a.toml --format json | jq .databases
     """
+    from litemq.actors import divergence
     from litemq.actors.client import NodeClient
+    from litemq.actors.layout import Layout
 
     with NodeClient(config) as client:
         found = client.status()
+    kept = divergence.count(Layout(config.node.data_dir).diverged)
     if style == "json":
-        click.echo(_status_json(found))
+        click.echo(_status_json(found, kept))
     else:
-        for line in _status_lines(found):
+        for line in _status_lines(found, kept):
             click.echo(line)
     return 0 if found.ready else EXIT_NOT_READY
 
@@ -375,6 +344,9 @@ def _verdict_line(verdict: Verdict) -> str:
     return f"{verdict.name}: {'; '.join(parts)}"
 
 
+litemq.add_command(diverged)
+
+
 # --- a cluster on this machine
 
 
@@ -551,7 +523,7 @@ def _version_of(package: str) -> str:
 # --- how status looks
 
 
-def _status_json(status: m.NodeStatus) -> str:
+def _status_json(status: m.NodeStatus, diverged: int) -> str:
     import json
 
     import msgspec
@@ -561,14 +533,16 @@ def _status_json(status: m.NodeStatus) -> str:
         "node", "role", "epoch", "primary", "since_ms", "why", "ready", "databases", "replicas",
         "actors",
     )  # fmt: skip
-    return json.dumps({key: fields[key] for key in keys}, indent=2)
+    return json.dumps({key: fields[key] for key in keys} | {"diverged": diverged}, indent=2)
 
 
-def _status_lines(status: m.NodeStatus) -> Iterator[str]:
+def _status_lines(status: m.NodeStatus, diverged: int) -> Iterator[str]:
     ready = "ready" if status.ready else "not ready"
     yield f"node {status.node}: {status.role}, {ready}, epoch {status.epoch}"
     yield f"primary: {status.primary}"
     yield f"{status.role} since {_utc(status.since_ms)} UTC: {status.why}"
+    if diverged:
+        yield f"diverged: {diverged} kept aside; see `litemq diverged list`"
     yield ""
     yield from table(
         ["DATABASE", "TXID", "CHECKSUM", "PAGES", "PAGE SIZE", "LAG", "STATE"],
@@ -619,19 +593,6 @@ def _status_lines(status: m.NodeStatus) -> Iterator[str]:
 
 def _utc(since_ms: int) -> str:
     return datetime.fromtimestamp(since_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def table(head: list[str], rows: list[list[str]], *, right: set[int]) -> Iterator[str]:
-    """Lines of columns; those in `right` (numbers) end where they should."""
-    if not rows:
-        rows = [["(none)", *[""] * (len(head) - 1)]]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    for row in [head, *rows]:
-        cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
 
 
 # --- the program's edge

@@ -7,7 +7,6 @@ file only when everything has arrived and adds up.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 
@@ -22,6 +21,7 @@ from litemq.errors import FormatError, GapError, LiteMQError
 from litemq.fs.dbpage import BusyError
 from litemq.transport import messages as m
 from litemq.transport.sockets import Sender
+from litemq.txlog.epochs import EpochTable
 
 CREDIT_BYTES = 4 * 1024 * 1024
 CHECKSUM_PART = 1024 * 1024
@@ -63,8 +63,9 @@ class CatchingUp:
         self._transfer = time.time_ns() // 1000
         #: whether the mount lets this process write; a repair waits for it
         self.admitted = False
-        #: the epoch of the primary that is being followed
+        #: the epoch of the primary that is being followed, and its name
         self.term = 0
+        self.primary = ""
 
     def send(self, message: m.Message, *payload: bytes) -> None:
         """Tell the primary, if there is one."""
@@ -77,6 +78,7 @@ class CatchingUp:
         """Ask for every record after the last one in the log."""
         self._transfer += 1
         followed.drop_repair()
+        followed.parted = ""
         followed.following.begin(Phase.FETCHING, self._transfer, time.monotonic())
         self.send(
             m.RequestRecords(
@@ -90,20 +92,31 @@ class CatchingUp:
         )
 
     def diverged(self, followed: Followed, reason: str) -> None:
-        """This node's log is not the primary's: keep it, say so, and take over the primary's."""
-        database = followed.database
-        kept = None
-        with contextlib.suppress(OSError):
-            kept = database.keep_history(self._layout.diverged)
-        if kept is not None:
-            self._log.warning(
-                "this log is not a part of the primary's; kept aside, repairing",
-                db=database.name,
-                reason=reason,
-                aside=str(kept),
-                txid=database.log.head.txid,
-            )
+        """Checksums show that this node's log is not the primary's: take over the primary's."""
+        followed.parted = reason
         self.begin_repair(followed)
+
+    def log_rest(self, followed: Followed) -> bool:
+        """Bring what a killed primary's file has beyond its log into the log.
+
+        Until that is done (true), nothing is taken from the new primary.
+        """
+        database = followed.database
+        if not self.admitted or time.monotonic() < followed.repair_after_s:
+            return False
+        try:
+            pages = database.log_rest(self._beat)
+        except BusyError:
+            return False
+        except (LiteMQError, OSError) as error:
+            self._failed(followed, f"can't log what the database has beyond the log: {error}")
+            return False
+        if pages:
+            self._log.warning(
+                "the database had changed without its log; logged as one transaction",
+                db=database.name, txid=database.log.head.txid, pages=pages,
+            )  # fmt: skip
+        return True
 
     def needs_repair(self, followed: Followed, reason: str) -> None:
         """The file is not what the log says; the next heartbeat begins."""
@@ -219,7 +232,7 @@ class CatchingUp:
             case m.RepairDone():
                 self._arrived(followed, message)
             case m.RepairNeeded(reason=reason):
-                if "ahead" in reason or "histories" in reason:
+                if "histories" in reason:
                     self.diverged(followed, reason)
                 else:
                     self._log.info("repairing", db=followed.database.name, reason=reason)
@@ -285,6 +298,8 @@ class CatchingUp:
         followed.following.heard_s = now
         try:
             page1 = repair.page1()
+            if not self._keep(followed, message):
+                return
             database.suspect()
             database.write_repair(repair.pages(), message.head, page1)
             database.repaired(message.head, checksums, message.epochs, page1)
@@ -305,6 +320,37 @@ class CatchingUp:
         database.wait_for_readers(False)
         followed.repaired()
         self._repaired(followed)
+
+    def _keep(self, followed: Followed, message: m.RepairDone) -> bool:
+        """Keep what the primary does not have of this log. False if that failed: it must not go."""
+        database = followed.database
+        try:
+            kept = database.keep_diverged(
+                self._layout.diverged,
+                EpochTable.from_list(message.epochs),
+                message.head.position.value,
+                primary=self.primary,
+                primary_epoch=self.term,
+                reason=followed.parted,
+                beat=self._beat,
+            )
+        except BusyError:
+            raise
+        except (LiteMQError, OSError) as error:
+            self._failed(followed, f"can't keep what the primary does not have: {error}")
+            return False
+        if kept is not None and kept.id != followed.kept:
+            followed.kept = kept.id
+            self._log.warning(
+                "transactions that the primary does not have are kept aside; repairing",
+                db=database.name,
+                id=kept.id,
+                reason=kept.reason,
+                transactions=kept.transactions,
+                txid=kept.head.txid,
+                common=kept.last_common,
+            )
+        return True
 
     def _failed(self, followed: Followed, reason: str) -> None:
         if reason != followed.failure:

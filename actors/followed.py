@@ -34,6 +34,10 @@ class Followed:
         self.taken_epoch = 0
         self.needs_repair = not database.log.trusted or database.unknown
         self.state = "ok"
+        #: what has shown that its history is not the primary's, until it is repaired
+        self.parted = ""
+        #: the ID under which that was kept aside
+        self.kept = ""
         #: why the last repair failed, told once; and when the next may begin
         self.failure = ""
         self.repair_after_s = 0.0
@@ -122,7 +126,7 @@ class Followed:
         self.drop_repair()
         self.following.done()
         self.state = "ok"
-        self.failure = ""
+        self.failure = self.parted = self.kept = ""
         self._pause_s = self.repair_after_s = 0.0
 
 

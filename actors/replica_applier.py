@@ -322,7 +322,7 @@ class ReplicaApplier:
             self._log.info("following", primary=message.node, epoch=message.epoch)
             self._tell_election(ended=False)
         if self._primary != message.node:
-            self._primary = message.node
+            self._primary = self._catching_up.primary = message.node
             self._show_primary()
         if self._targets is None:
             self._targets = {head.database: head.position.txid for head in message.heads}
@@ -332,6 +332,8 @@ class ReplicaApplier:
                 continue
             followed.primary_head = head
             followed.note_lag(now)
+            if followed.database.unlogged and not self._catching_up.log_rest(followed):
+                continue
             if followed.needs_repair and followed.following.phase is Phase.LIVE:
                 if now >= followed.repair_after_s:
                     self._catching_up.begin_repair(followed)
@@ -356,8 +358,14 @@ class ReplicaApplier:
     def _take_step(self, followed: Followed, step: Step) -> None:
         if step is Step.FETCH:
             self._catching_up.fetch(followed)
-        elif step is Step.REPAIR:
-            self._catching_up.diverged(followed, "the histories differ")
+        elif step is Step.REPAIR and followed.following.phase is Phase.REPAIRING:
+            self._catching_up.begin_repair(followed)
+        elif step is Step.REPAIR and followed.primary_head is not None:
+            mine, theirs = followed.database.log.head, followed.primary_head.position
+            if mine.txid == theirs.txid:
+                self._catching_up.diverged(followed, "the histories differ")
+            else:
+                self._catching_up.begin_repair(followed)
 
     def _show_primary(self) -> None:
         if self._to_fuse is not None:
@@ -368,6 +376,8 @@ class ReplicaApplier:
         if followed is None:
             return
         followed.primary_head = message.head
+        if followed.database.unlogged:
+            return
         last = message.first_txid + len(message.lengths) - 1
         data = payload[0] if payload else b""
         if followed.following.phase is Phase.FETCHING and data:
@@ -512,6 +522,7 @@ class ReplicaApplier:
                 if (
                     self._catching_up.admitted
                     and not followed.needs_repair
+                    and not database.unlogged
                     and followed.following.phase is Phase.LIVE
                     and database.caught_up
                     and (database.touched or not database.checked)
@@ -546,7 +557,8 @@ class ReplicaApplier:
         self._reactor.later(RETENTION_S, self._retain)
         keep = self._config.retention
         for followed in self._followed.values():
-            if followed.database.caught_up:
+            # before the primary's records have followed ours, ours may be what it does not have
+            if followed.database.caught_up and followed.taken_epoch == self._epoch:
                 try:
                     followed.database.save()
                     followed.database.log.enforce_retention(

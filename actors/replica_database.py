@@ -9,6 +9,7 @@ since redoing whole pages is harmless.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litemq.actors.damaged_log import open_log
+from litemq.actors.divergence import Divergence, keep, last_common, utc_now
 from litemq.actors.layout import Layout, PositionFile
 from litemq.errors import NotADatabaseError, StorageError
 from litemq.fs.dbpage import BusyError, PageReader, PageWriter
@@ -38,6 +40,10 @@ READ_BYTES = 1024 * 1024
 READERS_WAIT_S = 0.025
 #: how often a change of journal mode that readers block is tried again
 MODE_RETRY_S = 1.0
+#: a file up to this size is kept beside a log that diverged, even if that log tells everything
+KEEP_FILE_BYTES = 64 * 1024 * 1024
+#: pages that a killed primary may have beyond its log, in one transaction
+REST_BYTES = 1024 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -67,13 +73,12 @@ class ReplicaDatabase:
         state = self.log.state
         was_primary = state.role == "primary"
         handed_back = was_primary and state.applied == self.log.head
-        if was_primary:
-            # the file shows all of the log, or the comparison finds out
-            state.applied = self.log.head
-        if state.role != "replica":
+        #: this node was the primary, and its file may have commits that are not in the log
+        self.unlogged = was_primary and not handed_back
+        if state.role != "replica" and not self.unlogged:
             state.role = "replica"
             self.log.save_state()
-        self.applied: Position = state.applied
+        self.applied: Position = self.log.head if self.unlogged else state.applied
         if self.log.trusted and self.applied.txid < self.log.state.base.txid:
             self.applied = self.log.state.base  # a log starts behind what its file shows
         self.timestamp_ms = 0
@@ -253,7 +258,7 @@ class ReplicaDatabase:
 
     def save(self) -> None:
         """Store how far the file is, now and then."""
-        if self._saved != self.applied:
+        if self._saved != self.applied and not self.unlogged:
             self.log.state.applied = self.applied
             self.log.state.page1_tail = self._tail.hex()
             self.log.save_state()
@@ -344,19 +349,120 @@ class ReplicaDatabase:
         """The file as it is now is what it should be, or about to be looked at."""
         self._fingerprint = _fingerprint(self.path)
 
-    # --- after a repair
+    # --- before a repair
 
-    def keep_history(self, directory: Path) -> Path | None:
-        """Keep the log that a repair is about to replace; None if there is nothing in it."""
-        first, last = self.log.range
-        if not last:
+    def log_rest(self, beat: Callable[[], None]) -> int:
+        """Log what the file has beyond the log, as one transaction; how many pages it has.
+
+        The node was killed, or lost power, as the primary. Raises BusyError, StorageError.
+        """
+        record = None
+        try:
+            if os.path.exists(self.path) and os.path.getsize(self.path):
+                self.writer()  # SQLite's own recovery comes first
+            page_size, sums = self.file_checksums(beat)
+            record = self._prepare_rest(page_size, sums) if sums else None
+        except NotADatabaseError:
+            self.close_writer()  # the log has what there is
+        self.log.flush()
+        self.unlogged = False
+        self.checked = True
+        self.applied = self._saved = self.log.head
+        self._doubtful = self.log.head.txid
+        self.log.state.role, self.log.state.applied = "replica", self.log.head
+        self.log.save_state()
+        self.seen()
+        self.show()
+        return 0 if record is None else len(ltx.decode(record).pages)
+
+    def _prepare_rest(self, page_size: int, sums: bytes) -> bytes | None:
+        log, count = self.log, len(sums) // 8
+        numbers = [
+            number
+            for number in range(1, count + 1)
+            if int.from_bytes(sums[(number - 1) * 8 : number * 8], "big")
+            != (log.page_checksum(number) if page_size == log.page_size else 0)
+        ]
+        if not numbers and count == log.n_pages:
             return None
-        kept = directory / f"{self.name}-{first:016x}-{last:016x}"
-        kept.mkdir(parents=True, exist_ok=True)
-        for segment in (self.directory / "log").iterdir():
-            with contextlib.suppress(FileExistsError):
-                os.link(segment, kept / segment.name)
-        return kept
+        if len(numbers) * page_size > REST_BYTES:
+            raise StorageError(f"{len(numbers)} pages of {self.name} are not in the log")
+        pages: dict[int, bytes] = {}
+        with PageReader(str(self.path), busy_timeout_s=0.0) as reader:
+            for at in range(0, len(numbers), COMPARE_PAGES):
+                pages.update(reader.read(numbers[at : at + COMPARE_PAGES]))
+        return log.prepare(
+            max(log.epochs.last, 1),
+            sorted(pages.items()),
+            commit=count,
+            page_size=page_size,
+            timestamp_ms=time.time_ns() // 1_000_000,
+        )
+
+    def keep_diverged(
+        self,
+        directory: Path,
+        theirs: EpochTable,
+        their_head: Position,
+        *,
+        primary: str,
+        primary_epoch: int,
+        reason: str,
+        beat: Callable[[], None],
+    ) -> Divergence | None:
+        """Keep what a repair is about to replace, if the primary does not have it; else None.
+
+        `reason` is not empty if checksums have shown that the histories part. Raises OSError,
+        LiteMQError: then nothing may be replaced.
+        """
+        log = self.log
+        first, last = log.range
+        mine = log.flushed
+        common = last_common(log.epochs, mine, theirs, their_head, differ=bool(reason))
+        if not mine.txid or (common is not None and common >= mine.txid):
+            return None
+        checksums = log.checksums.read(1, log.checksums.n_pages)
+        about = Divergence(
+            id="",
+            database=self.name,
+            when=utc_now(),
+            reason=reason or "the primary's history goes on from an earlier transaction",
+            epochs=log.epochs.to_list(),
+            head=mine,
+            first_txid=first,
+            last_txid=last,
+            page_size=log.page_size,
+            pages=len(checksums) // 8,
+            primary=primary,
+            primary_epoch=primary_epoch,
+            last_common=common,
+            directory=directory,
+        )
+        log.sync()
+        # without the log that leads there, the state itself is all there is of them
+        needed = common is not None and (not first or first > common + 1)
+        small = about.pages * about.page_size <= KEEP_FILE_BYTES
+        write = None
+        if about.pages and (needed or small):
+            write = functools.partial(self._copy_file, pages=about.pages, beat=beat)
+        return keep(directory, about, self.directory / "log", checksums, write)
+
+    def _copy_file(self, fd: int, *, pages: int, beat: Callable[[], None]) -> None:
+        """The file as SQLite shows it, as far as it can. Raises OSError, BusyError."""
+        try:
+            with PageReader(str(self.path), busy_timeout_s=0.0) as reader:
+                size = reader.snapshot_header().page_size
+                for number in range(1, pages + 1, COMPARE_PAGES):
+                    last = min(number + COMPARE_PAGES, pages + 1)
+                    for pgno, data in reader.read(range(number, last)).items():
+                        if pgno == 1 and len(self._tail) == 12:
+                            data = with_bookkeeping(data, self._tail)
+                        os.pwrite(fd, data, (pgno - 1) * size)
+                    beat()
+        except BusyError:
+            raise
+        except (NotADatabaseError, StorageError):
+            return  # it is damaged or gone: the log has what there is
 
     def suspect(self) -> None:
         """The file is about to leave the states of the log.
@@ -365,6 +471,7 @@ class ReplicaDatabase:
         """
         self.log.state.suspect = True
         self.log.state.applied = ZERO
+        self.log.state.role = "replica"
         self.log.save_state()
         self._saved = ZERO
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -33,12 +34,18 @@ def command_help() -> str:
     """`--help` of the program and of every command, in the order in which they are listed."""
     top = click.Context(cli.litemq, info_name="litemq", **cli.HELP_SETTINGS)
     parts = [f"```text\n{top.get_help()}\n```"]
-    for name in cli.litemq.list_commands(top):
-        command = cli.litemq.get_command(top, name)
-        assert command is not None
-        context = click.Context(command, info_name=name, parent=top, **cli.HELP_SETTINGS)
-        parts.append(f"## litemq {name}\n\n```text\n{context.get_help()}\n```")
+    parts += _help_of_commands(top, cli.litemq, "##")
     return "\n\n".join(parts)
+
+
+def _help_of_commands(parent: click.Context, group: click.Group, heading: str) -> Iterator[str]:
+    for name in group.list_commands(parent):
+        command = group.get_command(parent, name)
+        assert command is not None
+        context = click.Context(command, info_name=name, parent=parent, **cli.HELP_SETTINGS)
+        yield f"{heading} {context.command_path}\n\n```text\n{context.get_help()}\n```"
+        if isinstance(command, click.Group):
+            yield from _help_of_commands(context, command, f"{heading}#")
 
 
 def replaced(text: str, begin: str, end: str, block: str) -> str:

@@ -13,7 +13,8 @@ import pytest
 from commands import environment, litemq, refused
 
 from litemq.cli import litemq as group
-from litemq.cli import table
+from litemq.cli_common import table
+from litemq.cli_diverged import diverged
 
 REPOSITORY = Path(__file__).parents[1]
 COMMANDS = sorted(group.commands)
@@ -53,6 +54,15 @@ def test_help_when_asked_for_then_it_has_an_example(name: str) -> None:
     assert done.out.startswith(f"Usage: litemq {name} ")
     if name != "version":
         assert f"  litemq {name}" in done.out.partition("Examples:")[2]
+    assert max(map(len, done.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", sorted(diverged.commands))
+def test_help_of_a_group_s_command_when_asked_for_then_it_has_an_example(name: str) -> None:
+    """As every command."""
+    done = litemq("diverged", name, "--help")
+    assert done.code == 0
+    assert f"  litemq diverged {name}" in done.out.partition("Examples:")[2]
     assert max(map(len, done.out.splitlines())) <= 100
 
 

@@ -25,7 +25,7 @@ DAMAGED = "the log is damaged"
 TORN = "cut a torn tail"
 UNLOGGED = "had changed without its log"
 #: what a replica and the publisher say on the way to what the primary has now
-NOT_OURS = ("is not what the log says", "is not a part of the primary's", "a transfer failed")
+NOT_OURS = ("is not what the log says", "the primary does not have", "a transfer failed")
 _names = (f"damage{number}.db" for number in itertools.count(1))
 
 

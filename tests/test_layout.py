@@ -31,7 +31,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "actors": {"fs", "transport", "election", "txlog", "config", "errors", "log", "log_tail"},
 }
 MAY_IMPORT["bench"] = MAY_IMPORT["actors"] | {"actors"}
-MAY_IMPORT["cli"] = MAY_IMPORT["bench"] | {"bench"}
+MAY_IMPORT["cli_common"] = {"config", "errors"}
+MAY_IMPORT["cli_diverged"] = MAY_IMPORT["actors"] | {"actors", "cli_common"}
+MAY_IMPORT["cli"] = MAY_IMPORT["bench"] | {"bench", "cli_common", "cli_diverged"}
 ONLY_IN = {
     "pyfuse3": "fs/",
     "zmq": "transport/",

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from litemq.errors import FormatError, GapError
 from litemq.txlog.ids import Epoch, Txid
 
+MAX_ENTRIES = 1024
+
 
 class EpochTable:
     def __init__(self, entries: Iterable[tuple[Epoch, Txid]] = ()) -> None:
@@ -52,12 +54,9 @@ class EpochTable:
             if txid == first_txid:  # the last epoch ended without having written anything
                 self._entries.pop()
         self._entries.append((epoch, txid))
+        # not when retention drops the transactions: a node that was away long has to find its own
+        del self._entries[:-MAX_ENTRIES]
         return True
-
-    def trim(self, txid: Txid) -> None:
-        """Forget what lies wholly before `txid`."""
-        while len(self._entries) > 1 and self._entries[1][1] <= txid:
-            self._entries.pop(0)
 
     def last_common(self, other: EpochTable, *, head: Txid, other_head: Txid) -> Txid:
         """The newest TXID up to which both logs are known to be equal, 0 if there is none."""

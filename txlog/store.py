@@ -145,6 +145,15 @@ class DatabaseLog:
         return self.state.epochs
 
     @property
+    def flushed(self) -> Position:
+        """After the newest record on disk, or where the log starts if there is none."""
+        last = self._segments.read_last()
+        if last is None:
+            return self.state.base
+        txid = self._segments.last_txid
+        return Position(self.state.epochs.at(txid), txid, ltx.post_checksum_of(last))
+
+    @property
     def range(self) -> tuple[Txid, Txid]:
         """First and last TXID on disk, (0, 0) if there is none."""
         return self._segments.first_txid, self._segments.last_txid
@@ -490,7 +499,6 @@ def _move_base(state: State, first_segment: Path) -> None:
     state.base = Position(state.epochs.at(txid), txid, header.pre_checksum)
     state.page_size = header.page_size
     state.n_pages = 0
-    state.epochs.trim(state.base.txid)
 
 
 def _epochs_up_to(epochs: EpochTable | None, position: Position) -> EpochTable:

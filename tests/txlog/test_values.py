@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from litemq.errors import FormatError, GapError
 from litemq.txlog import position as positions
 from litemq.txlog import state as states
-from litemq.txlog.epochs import EpochTable
+from litemq.txlog.epochs import MAX_ENTRIES, EpochTable
 from litemq.txlog.position import Position
 from litemq.txlog.retention import expired
 from litemq.txlog.segment_files import SegmentInfo
@@ -62,13 +62,11 @@ def test_an_epoch_when_older_then_is_a_gap() -> None:
     st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=1, max_size=12),
     st.lists(st.tuples(st.integers(1, 3), st.booleans()), max_size=12),
     st.lists(st.tuples(st.integers(1, 3), st.booleans()), max_size=12),
-    st.integers(0, 20),
 )
 def test_two_histories_when_compared_then_part_where_they_parted(
     shared: list[tuple[int, bool]],
     mine: list[tuple[int, bool]],
     theirs: list[tuple[int, bool]],
-    trimmed: int,
 ) -> None:
     """last_common is the end of the shared part: no epoch is used by both after it, and one side
     has won it.
@@ -87,9 +85,18 @@ def test_two_histories_when_compared_then_part_where_they_parted(
     for table, history in ((a, left), (b, right)):
         for txid, epoch in enumerate(history, 1):
             table.append(epoch, txid)
-    a.trim(min(trimmed, len(log)))
     common = a.last_common(b, head=len(left), other_head=len(right))
     assert common == b.last_common(a, head=len(right), other_head=len(left)) == len(log)
+
+
+def test_a_table_when_it_grows_for_ever_then_forgets_the_oldest_epochs() -> None:
+    """It goes with every answer to a replica, so it has a limit."""
+    table = EpochTable()
+    for number in range(1, MAX_ENTRIES + 11):
+        table.append(number, number)
+    assert len(table.to_list()) == MAX_ENTRIES
+    assert table.at(10) == 0
+    assert table.at(11) == 11
 
 
 def test_a_table_when_the_head_is_behind_it_then_counts_only_up_to_the_head() -> None:
