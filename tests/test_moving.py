@@ -71,7 +71,7 @@ def test_primary_when_both_were_killed_and_it_is_moved_then_they_agree(
         both[f"{mode}.db"] = cluster.agree(f"{mode}.db")
     old = cluster.primary
     for node in cluster.nodes:
-        node.announce("not a part of the primary's", "primary is silent", "stale")
+        node.announce("kept aside; repairing", "primary is silent", "stale")
     cluster.replicas[0].kill()
     for mode in MODES:
         write(cluster, mode, 3)  # what only the old one has
