@@ -6,6 +6,7 @@ with the log records made since it began, so pages read at different moments com
 
 from __future__ import annotations
 
+import os
 import time
 from array import array
 from collections.abc import Callable
@@ -64,7 +65,11 @@ class Source:
         return [] if state is None else state.epochs.to_list()
 
     def pages(self, database: str) -> PageReader:
-        return PageReader(self._open_path(database), busy_timeout_s=0.0)
+        """The committed pages. Raises BusyError, also while the mount is away."""
+        path = self._open_path(database)
+        if not os.path.exists(path):
+            raise BusyError(f"{path} is not there yet")
+        return PageReader(path, busy_timeout_s=0.0)
 
 
 class Transfer:
