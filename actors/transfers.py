@@ -68,6 +68,9 @@ class Source:
         """The committed pages. Raises BusyError, also while the mount is away."""
         path = self._open_path(database)
         if not os.path.exists(path):
+            head = self.heads.get(database)
+            if head is None or not head.pages:
+                raise LiteMQError(f"{database} was dropped meanwhile")
             raise BusyError(f"{path} is not there yet")
         return PageReader(path, busy_timeout_s=0.0)
 
