@@ -295,7 +295,10 @@ class LogWriter:
         for tracked in self._tracked.values():
             if tracked.log.n_pages:
                 try:
-                    self._files.take_over(tracked)
+                    if tracked.was_replica:
+                        self._files.take_over(tracked)
+                    else:  # an earlier log writer had begun
+                        self._files.recover(tracked, compare_all=True)
                 except (FormatError, OSError) as error:
                     self._log.error(
                         "can't read the database; not replicated",
