@@ -109,6 +109,8 @@ def new_electorate(run_directory: Path) -> Iterator[Callable[..., Electorate]]:
         return made[-1]
 
     yield make
+    for electorate in made:
+        electorate.wake_all()
     SqlProcess.end_all()
     wrong = [each for electorate in made for each in electorate.close()]
     wrong += [f"still mounted: {path}" for path in mounts_below(directory)]

@@ -85,7 +85,7 @@ class ConsulServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-            )
+            )  # fmt: skip
         eventually(self._serves, timeout_s=START_S, what=f"Consul serves; {self.log()}")
         return self
 
@@ -145,9 +145,9 @@ class ConsulServer:
         request = urllib.request.Request(
             self.address + path, data=body, method=method, headers=headers
         )
-        with contextlib.nullcontext() if self._host is None else self._host.entered():
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                content: bytes = answer.read()
+        there = contextlib.nullcontext() if self._host is None else self._host.entered()
+        with there, urllib.request.urlopen(request, timeout=10) as answer:
+            content: bytes = answer.read()
         return content
 
     def ask(self, path: str) -> Any:

@@ -8,6 +8,7 @@ history, and no epoch had two nodes.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -242,7 +243,7 @@ class Electorate(Cluster):
     def gap_s(self, since_s: float) -> float:
         """The longest time without an acknowledgement from then on."""
         times = [since_s, *(ack.told_s for ack in self.acks() if ack.told_s >= since_s)]
-        return max(after - before for before, after in zip(times, times[1:], strict=False))
+        return max(after - before for before, after in itertools.pairwise(times))
 
     # --- what must be true in the end
 
@@ -284,7 +285,7 @@ class Electorate(Cluster):
         for ack in acks:
             first.setdefault(ack.epoch, ack.told_s)
             last[ack.epoch] = ack.told_s
-        for older, newer in zip(sorted(first), sorted(first)[1:], strict=False):
+        for older, newer in itertools.pairwise(sorted(first)):
             assert last[older] < first[newer], f"epochs {older} and {newer} overlap"
 
     def _check_readers(self) -> None:
@@ -303,16 +304,30 @@ class Electorate(Cluster):
         assert not lost, f"{len(lost)} of {len(acks)} rows are nowhere: {lost[:5]}"
         return [ack.mark for ack in missing]
 
+    def agree_now(self) -> None:
+        """Wait until all have what was written so far; writers pause meanwhile."""
+        for program in self._programs:
+            program.send_signal(signal.SIGSTOP)
+        try:
+            self.agree(DATABASE)
+        finally:
+            for program in self._programs:
+                program.send_signal(signal.SIGCONT)
+
     def agree(self, database: str, *, timeout_s: float = 20.0) -> Position:
         deadline_s = time.monotonic() + timeout_s
         self.wait_primary(timeout_s=timeout_s)
         return super().agree(database, timeout_s=max(deadline_s - time.monotonic(), 1.0))
 
-    def close(self) -> list[str]:
-        self.quiet()
+    def wake_all(self) -> None:
+        """Whoever uses a frozen mount can't even be killed."""
         for node in self._nodes:
             if node.name in self.down:
                 self.wake(node)
+
+    def close(self) -> list[str]:
+        self.wake_all()
+        self.quiet()
         return super().close()
 
 

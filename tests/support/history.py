@@ -55,7 +55,11 @@ def write(path: str, data_dir: Path, acks: Path, name: str, synchronous: str) ->
     with acks.open("a", buffering=1) as out:
         while True:
             try:
-                with closing(sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)) as db:
+                with closing(
+                    sqlite3.connect(
+                        f"file:{path}?mode=rw", uri=True, isolation_level=None, timeout=BUSY_S
+                    )
+                ) as db:
                     db.execute(f"PRAGMA synchronous={synchronous}")
                     while True:
                         number += 1

@@ -94,7 +94,8 @@ class Node:
         with open(self.directory / "stderr", "ab") as stderr:
             self._process = subprocess.Popen(
                 [
-                    *self._inside, sys.executable, "-m", "litemq", "up", "--config", str(self.config_path),
+                    *self._inside,
+                    sys.executable, "-m", "litemq", "up", "--config", str(self.config_path),
                     *(["--", *command] if command else []),
                 ],
                 stdin=subprocess.DEVNULL,
