@@ -12,6 +12,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,84 @@ def status(config: Config, style: str) -> int:
         for line in _status_lines(found):
             click.echo(line)
     return 0 if found.ready else EXIT_NOT_READY
+
+
+@litemq.command()
+@with_config
+@click.option("--to", "target", default="", metavar="NODE", help="The node that takes over.")
+def handoff(config: Config, target: str) -> None:
+    """Have another node be the primary.
+
+    Writers wait until that node has everything that was committed, then it takes over. Without
+    --to it is the one that is furthest. If it does not catch up, nothing changes.
+
+    \b
+    Examples:
+      litemq handoff --config a.toml
+      litemq handoff --config a.toml --to b
+    """
+    from litemq.actors.client import NodeClient
+
+    with NodeClient(config) as client:
+        refused = client.hand_over(target)
+    if refused:
+        raise LiteMQError(f"no hand-over: {refused}")
+    click.echo("handed over")
+
+
+@litemq.command()
+@with_config
+def promote(config: Config) -> None:
+    """Have this node be the primary: it asks the one that is to hand over.
+
+    \b
+    Examples:
+      litemq promote --config b.toml
+    """
+    from litemq.actors.client import NodeClient
+
+    with NodeClient(config) as client:
+        refused = client.take_over()
+    if refused:
+        raise LiteMQError(f"not promoted: {refused}")
+    click.echo("promoted")
+
+
+@litemq.command()
+@with_config
+@click.option(
+    "--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+def cluster(config: Config, style: str) -> None:
+    """All nodes of the cluster, as the lease service knows them. Any node can be asked.
+
+    \b
+    Examples:
+      litemq cluster --config a.toml
+      litemq cluster --config a.toml --format json
+    """
+    import json
+
+    import msgspec
+
+    from litemq.actors.client import NodeClient
+
+    with NodeClient(config) as client:
+        members = client.members()
+    if style == "json":
+        click.echo(json.dumps([msgspec.to_builtins(each) for each in members], indent=2))
+        return
+    head = ["NODE", "ADDRESS", "ROLE", "ALIVE", "CANDIDATE", "EPOCH", "TXIDS", "SINCE (UTC)", "WHY"]
+    rows = [
+        [
+            each.node, each.address, each.role, "yes" if each.alive else "no",
+            "yes" if each.candidate else "no", str(each.epoch), str(each.txids),
+            _utc(each.since_ms), each.why,
+        ]
+        for each in members
+    ]  # fmt: skip
+    for line in table(head, rows, right={5, 6}):
+        click.echo(line)
 
 
 @litemq.command()
@@ -478,7 +557,10 @@ def _status_json(status: m.NodeStatus) -> str:
     import msgspec
 
     fields = msgspec.to_builtins(status)
-    keys = ("node", "role", "epoch", "primary", "ready", "databases", "replicas", "actors")
+    keys = (
+        "node", "role", "epoch", "primary", "since_ms", "why", "ready", "databases", "replicas",
+        "actors",
+    )  # fmt: skip
     return json.dumps({key: fields[key] for key in keys}, indent=2)
 
 
@@ -486,6 +568,7 @@ def _status_lines(status: m.NodeStatus) -> Iterator[str]:
     ready = "ready" if status.ready else "not ready"
     yield f"node {status.node}: {status.role}, {ready}, epoch {status.epoch}"
     yield f"primary: {status.primary}"
+    yield f"{status.role} since {_utc(status.since_ms)} UTC: {status.why}"
     yield ""
     yield from table(
         ["DATABASE", "TXID", "CHECKSUM", "PAGES", "PAGE SIZE", "LAG", "STATE"],
@@ -532,6 +615,10 @@ def _status_lines(status: m.NodeStatus) -> Iterator[str]:
         ],
         right={1, 3, 4},
     )
+
+
+def _utc(since_ms: int) -> str:
+    return datetime.fromtimestamp(since_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def table(head: list[str], rows: list[list[str]], *, right: set[int]) -> Iterator[str]:

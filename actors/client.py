@@ -12,18 +12,22 @@ import fcntl
 import os
 import secrets
 import time
-from typing import Self
+from typing import Self, TypeVar
 
 from litemq.actors.layout import Layout
 from litemq.config import Config
-from litemq.errors import NotReadyError, NotRunningError
+from litemq.errors import LiteMQError, NotReadyError, NotRunningError
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender
 
 STATUS_TIMEOUT_S = 5.0
 BARRIER_TIMEOUT_S = 30.0
+#: a hand-over waits for the successor, and that for the lease
+ELECTION_TIMEOUT_S = 20.0
 _WAIT_MS = 100
+
+A = TypeVar("A", bound=m.Message)
 
 
 def is_running(config: Config) -> bool:
@@ -91,6 +95,38 @@ class NodeClient:
         """The head of one database behind a barrier; None when the log knows of none."""
         heads = self.barrier(database).heads
         return heads[0] if heads else None
+
+    # --- the election
+
+    def hand_over(self, target: str) -> str:
+        """Have another node be the primary, `target` or the one furthest; "" or why not."""
+        self._request += 1
+        question = m.HandOver(self._request, self._reply_to, target)
+        return self._ask_election(question, m.HandedOver).refused
+
+    def take_over(self) -> str:
+        """Have this node be the primary; "" or why not."""
+        self._request += 1
+        question = m.TakeOver(self._request, self._reply_to)
+        return self._ask_election(question, m.HandedOver).refused
+
+    def members(self) -> list[m.MemberStatus]:
+        """All nodes that the lease service knows. Raises LiteMQError when it does not answer."""
+        self._request += 1
+        answer = self._ask_election(m.AskMembers(self._request, self._reply_to), m.Members)
+        if answer.reason:
+            raise LiteMQError(answer.reason)
+        return answer.members
+
+    def _ask_election(self, question: m.Message, kind: type[A]) -> A:
+        if not self._config.is_elected:
+            raise LiteMQError(
+                f'{self._config.path}: [election] kind is "static": the primary is the one that is '
+                "named there"
+            )
+        answer = self._ask(self._endpoints.election, question, kind, ELECTION_TIMEOUT_S)
+        assert isinstance(answer, kind)
+        return answer
 
     def _ask(
         self, endpoint: str, question: m.Message, kind: type[m.Message], timeout_s: float

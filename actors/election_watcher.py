@@ -33,8 +33,13 @@ NAME = "election_watcher"
 HEARTBEAT_S = 0.25
 #: the node's own state is asked for this often
 STATUS_S = 0.2
+#: of the time after which the lease service takes a node that says nothing for dead
+ANNOUNCE_PART = 0.7
 #: monotonic nanoseconds that never come: a lease that does not end
 NEVER_NS = 1 << 62
+#: whoever was asked to hand over has this long
+TAKE_OVER_S = 10.0
+ASK_AGAIN_S = 0.5
 #: an order that nobody answers is given up, and what follows goes on
 ORDER_S = 20.0
 
@@ -72,10 +77,14 @@ class ElectionWatcher:
         self._waits_for: Callable[[m.Message], bool] | None = None
         self._tick_s = float("inf")
         self._holder: Holder | None = None
-        self._asked: dict[int, tuple[str, str]] = {}
+        self._asked: dict[int, tuple[int, str]] = {}
         self._requests = 0
+        #: the request of this node to be the primary, until it is
+        self._wanted = 0
         self._node: m.NodeStatus | None = None
         self._leaving = False
+        #: the epoch whose end was seen last
+        self._lost = 0
         self._state, first = roles.begin(
             self._layout.read_epoch(), time.monotonic(), time.time_ns() // 1000
         )
@@ -90,6 +99,7 @@ class ElectionWatcher:
             reactor.on_readable(thread.fd, thread.collect)
         reactor.every(HEARTBEAT_S, self._alive)
         reactor.every(STATUS_S, self._ask_status)
+        reactor.every(self._service.pace_s * ANNOUNCE_PART, self._announce)
         self._service.watch()
         self._carry_out(self._first)
         reactor.run()
@@ -126,6 +136,9 @@ class ElectionWatcher:
                 "election", state=type(self._state.role).__name__.lower(), why=self._state.why
             )
         self._carry_out(actions)
+        if self._wanted and isinstance(self._state.role, states.Primary):
+            self._answer(self._wanted, "")
+            self._wanted = 0
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -158,33 +171,55 @@ class ElectionWatcher:
                 self._service.renew(epoch)
             case a.Release(epoch, successor):
                 self._service.release(epoch, successor or "")
-            case a.Announce(lost, fit):
-                self._service.announce(
-                    lost=lost, fit=fit, role=self._role, epoch=self._state.epoch_seen,
-                    why=self._state.why, candidate=self._rules.candidate,
-                )  # fmt: skip
+            case a.Announce(lost):
+                self._lost = lost
+                self._announce()
             case a.AskMembers(attempt):
                 connected = set() if self._node is None else {
                     each.node for each in self._node.replicas if each.connected
                 }  # fmt: skip
                 self._service.members(attempt, connected)
-            case a.AskHandoff(_, primary):
-                sender = Sender(request_address(primary.address))
-                sender.send(m.AskForHandOver(self._config.node.name))
-                sender.close()
+            case a.AskHandoff(request, primary):
+                self._wanted = request
+                self._ask_for_hand_over(request, primary, time.monotonic() + TAKE_OVER_S)
             case a.HandoffEnded(request, refused):
                 self._answer(request, refused or "")
             case a.Tell(text, warn):
-                (self._log.warning if warn else self._log.info)("election", told=text)
+                if warn:
+                    self._log.warning("the election needs attention", told=text)
+                else:
+                    self._log.info("election", told=text)
             case a.Stop():
                 self._to_supervisor.send(m.ElectionLeft())
             case _:
                 self._orders.append(lambda: self._give(action))
                 self._next_order()
 
-    @property
-    def _role(self) -> str:
-        return type(self._state.role).__name__.lower()
+    def _ask_for_hand_over(self, request: int, primary: Holder, deadline_s: float) -> None:
+        """Again and again: the answer is the lease; it may not know yet that this node follows."""
+        if self._wanted != request:
+            return
+        if time.monotonic() > deadline_s:
+            self._wanted = 0
+            self._answer(request, f"{primary.node} does not hand over; its log tells why")
+            return
+        sender = Sender(request_address(primary.address))
+        sender.send(m.AskForHandOver(self._config.node.name))
+        sender.close()
+        self._reactor.later(
+            ASK_AGAIN_S, partial(self._ask_for_hand_over, request, primary, deadline_s)
+        )
+
+    def _announce(self) -> None:
+        """Again and again: positions change, and the service forgets who says nothing."""
+        self._service.announce(
+            lost=self._lost,
+            fit=self._state.fit,
+            role=type(self._state.role).__name__.lower(),
+            epoch=self._state.epoch_seen,
+            why=self._state.why,
+            candidate=self._rules.candidate,
+        )
 
     # --- orders to the other actors, one after the other
 
@@ -323,7 +358,7 @@ class ElectionWatcher:
                 number = self._ask(request, reply_to)
                 self._happened(e.PromoteRequested(number, self._config.node.name))
             case m.AskForHandOver(node=node):
-                self._happened(e.PromoteRequested(self._ask("", ""), node))
+                self._happened(e.PromoteRequested(self._ask(0, ""), node))
             case m.AskMembers(request=request, reply_to=reply_to):
                 self._service.list_members(
                     lambda answer: self._tell_members(request, reply_to, answer)
@@ -335,13 +370,15 @@ class ElectionWatcher:
             case _:
                 pass
 
-    def _ask(self, request: str, reply_to: str) -> int:
+    def _ask(self, request: int, reply_to: str) -> int:
         self._requests += 1
         self._asked[self._requests] = (request, reply_to)
         return self._requests
 
     def _answer(self, number: int, refused: str) -> None:
-        request, reply_to = self._asked.pop(number, ("", ""))
+        if number not in self._asked:
+            return
+        request, reply_to = self._asked.pop(number)
         if reply_to:
             reply = Sender(reply_to)
             reply.send(m.HandedOver(request, refused))
@@ -350,7 +387,7 @@ class ElectionWatcher:
             self._log.info("election", told=f"no hand-over: {refused}")
 
     def _tell_members(
-        self, request: str, reply_to: str, answer: tuple[list[m.MemberStatus], str]
+        self, request: int, reply_to: str, answer: tuple[list[m.MemberStatus], str]
     ) -> None:
         reply = Sender(reply_to)
         reply.send(m.Members(request, *answer))

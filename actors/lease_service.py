@@ -57,7 +57,7 @@ class LeaseService:
         self._log = log.get()
         self._renewing = False
         self._announced: Member | None = None
-        self._announced_s = 0.0
+        self._announcing = False
         self._failed = ""
         self._view: View | None = None
         #: the epoch of the lease that is held, 0 if none is
@@ -194,6 +194,8 @@ class LeaseService:
         self, *, lost: int, fit: bool, role: str, epoch: int, why: str, candidate: bool
     ) -> None:
         """Say how this node stands."""
+        if self._announced is None or self._announced.role != role:
+            self._since_ms = time.time_ns() // 1_000_000
         identity = self._lease.identity
         member = Member(
             cluster=identity.cluster,
@@ -209,12 +211,13 @@ class LeaseService:
             lost=lost,
             positions=dict(self.positions),
         )
-        if self._announced is None or self._announced.role != role:
-            self._since_ms = time.time_ns() // 1_000_000
-        self._announced, self._announced_s = member, time.monotonic()
+        if self._announcing and self._announced is not None and self._announced.lost == lost:
+            return  # one that says the same is under way
+        self._announced, self._announcing = member, True
         self._calling.call(lambda: self._lease.announce(member), self._has_announced)
 
     def _has_announced(self, got: bool | LiteMQError) -> None:
+        self._announcing = False
         if isinstance(got, LeaseError):
             self._complain(got)
 

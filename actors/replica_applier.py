@@ -256,6 +256,8 @@ class ReplicaApplier:
         for followed in self._followed.values():
             followed.drop_repair()
             followed.following.done()
+        if self._config.is_elected:
+            self._show_primary()
         if address:
             self._catching_up.requests = Sender(request_address(address), hwm=10_000)
             self._stream = Receiver.subscribe(

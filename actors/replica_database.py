@@ -65,10 +65,13 @@ class ReplicaDatabase:
         self.directory = layout.database(name)
         self.log = open_log(layout, name, segment_bytes)
         state = self.log.state
-        handed_back = state.captured and state.applied == self.log.head
-        if state.captured:
-            # this node was the primary: the file shows all of the log, or the comparison finds out
-            state.captured, state.applied = False, self.log.head
+        was_primary = state.role == "primary"
+        handed_back = was_primary and state.applied == self.log.head
+        if was_primary:
+            # the file shows all of the log, or the comparison finds out
+            state.applied = self.log.head
+        if state.role != "replica":
+            state.role = "replica"
             self.log.save_state()
         self.applied: Position = state.applied
         if self.log.trusted and self.applied.txid < self.log.state.base.txid:

@@ -131,7 +131,7 @@ class RoleChange:
 
     def _set_role(self) -> None:
         wanted = self.wanted
-        text = f"{wanted.node} {wanted.address}"
+        text = f"{wanted.node or '?'} {wanted.address}".rstrip()
         self._send(self._endpoints.gates, m.SetRole(wanted.primary, wanted.epoch, text))
         self._crew.staff(actors_of(self._config, primary=wanted.primary, epoch=wanted.epoch))
         if wanted.primary:

@@ -57,7 +57,7 @@ class Supervisor:
         self._nursery: Nursery | None = None
         self._crew: Crew | None = None
         self._change: RoleChange | None = None
-        self._why = ""
+        self._why = "started"
         self._since_ms = time.time_ns() // 1_000_000
         self._application: subprocess.Popen[bytes] | None = None
         self._ready = False
@@ -302,6 +302,8 @@ class Supervisor:
             epoch=epoch,
             primary=self._primary_text(primary),
             ready=self._ready and not self._draining,
+            since_ms=self._since_ms,
+            why=self._why,
             databases=databases,
             replicas=replicas,
             actors=self._crew.status(),

@@ -51,8 +51,8 @@ class Tracked:
         """Open the database's log, making it when there is none."""
         opened = open_log(layout, name, segment_bytes)
         try:
-            if not opened.head.txid and not opened.state.captured:
-                opened.state.captured = True
+            if opened.state.role == "" or not opened.head.txid:
+                opened.state.role = "primary"
                 opened.save_state()
             return cls(name, opened, PositionFile(layout.position(name)))
         except StorageError:
@@ -99,12 +99,12 @@ class Tracked:
     @property
     def was_replica(self) -> bool:
         """Whether the file was made from the log, and not yet the log from the file."""
-        return bool(self.log.head.txid) and not self.log.state.captured
+        return self.log.state.role == "replica"
 
     def is_primary_now(self, wal: Capture | None) -> None:
         """The file shows what the log says; its WAL holds nothing new up to the position `wal`."""
         state = self.log.state
-        state.captured, state.applied, state.page1_tail = True, ZERO, ""
+        state.role, state.applied, state.page1_tail = "primary", ZERO, ""
         state.taken_over = list(wal or ())
         state.taken_over_txid = self.log.head.txid
         self.log.save_state()

@@ -429,7 +429,7 @@ def test_election_when_it_is_by_a_file_then_its_path_is_needed(tmp_path: Path) -
 def test_primary_when_it_is_elected_then_the_file_is_not_asked_for_it(tmp_path: Path) -> None:
     """Whoever asks the configuration of an elected primary is told that it cannot know."""
     config = load(write(tmp_path, CONSUL))
-    for name in ("is_primary", "static_primary", "primary_pub_address", "primary_request_address"):
+    for name in ("static_primary", "primary_pub_address", "primary_request_address"):
         with pytest.raises(ConfigError, match=r"\[election\] kind: \"consul\" elects the primary"):
             getattr(config, name)
     check_ports(load(write(tmp_path, CONSUL, (":7100", f":{free_port()}"))))

@@ -10,11 +10,14 @@ import pytest
 
 from litemq.actors import (
     catching_up,
+    crew,
+    election_watcher,
     file_capture,
     fuse_capture,
     group_commit,
     log_writer,
     replica_applier,
+    role_change,
     stream_publisher,
     supervisor,
 )
@@ -24,14 +27,25 @@ REPOSITORY = Path(__file__).parents[1]
 PAGE = (REPOSITORY / "docs" / "protocol.md").read_text()
 COLUMNS = ["name", "from", "to", "socket", "payload", "answered by"]
 MESSAGES = {each.__name__: each for each in messages.ALL}
-SOCKETS = {"control", "gates", "log", "records", "reply", "stream", "requests", "answers"}
+SOCKETS = {
+    "control",
+    "election",
+    "gates",
+    "log",
+    "records",
+    "reply",
+    "stream",
+    "requests",
+    "answers",
+}
 #: who takes part, and the source that speaks for it; commands have many
 SOURCES = {
     "fuse_capture": [fuse_capture],
     "log_writer": [log_writer, group_commit, file_capture],
     "stream_publisher": [stream_publisher],
     "replica_applier": [replica_applier, catching_up],
-    "supervisor": [supervisor],
+    "supervisor": [supervisor, crew, role_change],
+    "election_watcher": [election_watcher],
 }
 GROUPS = {"actor", "log owner", "command", "every replica", "whoever asked"}
 

@@ -563,7 +563,7 @@ class StreamSeen(Message, frozen=True):
 class HandOver(Message, frozen=True):
     """Have another node be the primary: the one named, or the one that is furthest."""
 
-    request: str
+    request: U64
     reply_to: str
     target: str
 
@@ -571,14 +571,14 @@ class HandOver(Message, frozen=True):
 class TakeOver(Message, frozen=True):
     """Have the node that is asked be the primary."""
 
-    request: str
+    request: U64
     reply_to: str
 
 
 class HandedOver(Message, frozen=True):
     """Answer to both; `refused` is empty, or says why not."""
 
-    request: str
+    request: U64
     refused: str
 
 
@@ -591,7 +591,7 @@ class AskForHandOver(Message, frozen=True):
 class AskMembers(Message, frozen=True):
     """Who takes part in the election?"""
 
-    request: str
+    request: U64
     reply_to: str
 
 
@@ -612,7 +612,7 @@ class MemberStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Members(Message, frozen=True):
     """Answer to `AskMembers`; `reason` is not empty if the service did not answer."""
 
-    request: str
+    request: U64
     members: list[MemberStatus]
     reason: str
 
@@ -651,6 +651,8 @@ class NodeStatus(Message, frozen=True):
     epoch: U64
     primary: str
     ready: bool
+    since_ms: U64
+    why: str
     databases: list[DatabaseStatus]
     replicas: list[ReplicaStatus]
     actors: list[ActorStatus]

@@ -38,7 +38,9 @@ class State:
     applied: Position = ZERO  # replicas: what their database file holds at least
     page1_tail: str = ""  # replicas: hex of the 12 bookkeeping bytes SQLite keeps on page 1
     fingerprint: str = ""  # replicas: of the database file as a clean end left it
-    captured: bool = False  # primaries: the file was written here, and the log read from it
+    role: str = (
+        ""  # "primary": the log was read from the file; "replica": the file made from the log
+    )
     taken_over: list[int] = field(default_factory=list)  # salts, offset, size of an applied WAL...
     taken_over_txid: int = 0  # ...as long as this is the last TXID
     last: Position = ZERO  # where the log was closed; counts only if `clean`
@@ -59,7 +61,7 @@ class State:
             "applied": self.applied.text,
             "page1_tail": self.page1_tail,
             "fingerprint": self.fingerprint,
-            "captured": self.captured,
+            "role": self.role,
             "taken_over": self.taken_over,
             "taken_over_txid": self.taken_over_txid,
         }
@@ -91,7 +93,7 @@ def load(directory: Path) -> State | None:
             applied=positions.parse(document["applied"]),
             page1_tail=bytes.fromhex(document["page1_tail"]).hex(),
             fingerprint=str(document.get("fingerprint", "")),
-            captured=document.get("captured") is True,
+            role=str(document.get("role", "")),
             taken_over=[_number(each) for each in document.get("taken_over", [])],
             taken_over_txid=_number(document.get("taken_over_txid", 0)),
         )
