@@ -190,17 +190,17 @@ def test_node_when_it_is_alone_then_it_serves_and_serves_again(
     assert cluster.settle() == []
 
 
+@pytest.mark.consul
 def test_application_when_its_primary_is_deposed_then_it_reads_and_sqlite_names_the_error(
-    elect: Callable[..., Electorate],
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
 ) -> None:
     """A connection that was open before the change."""
-    cluster = elect()
+    cluster = new_electorate(by_consul(consul.address, f"litemq/nodes{next(_keys)}"))
     cluster.write(*cluster.replicas)
     old = cluster.primary
     with old.connect(DATABASE) as app:
         insert = "INSERT INTO pair VALUES (-1, 'x')"
         app.script("BEGIN", insert, "ROLLBACK")
-        old.send_signal(0)
         depose(cluster, old)
         before = app.one("SELECT count(*) FROM entry")
         kind, name, message = app.ask("attempt", insert, [])
@@ -238,14 +238,10 @@ def test_deposed_when_it_returns_then_only_pages_that_differ_are_repaired(
         )
     cluster.agree_now()
     replicas = cluster.replicas
-    for node in replicas:
-        node.announce("actor gives no sign of life", "actor ended")
-        node.kill_actor("replica_applier", signal.SIGSTOP)
+    old.kill_actor("stream_publisher", signal.SIGSTOP)
     cluster.write(old)
     cluster.wait_acks(20)
     cluster.kill(old)
-    for node in replicas:
-        node.kill_actor("replica_applier", signal.SIGCONT)
     cluster.write(*replicas)
     cluster.wait_acks(20)
     old.start()

@@ -35,7 +35,7 @@ DATABASE = "a.db"
 _HISTORY = Path(__file__).with_name("history.py")
 #: what every change of primary may bring about
 TURNS = (
-    "^election$",
+    "the election needs attention",
     "primary is silent",
     "a repair failed",
     "can't read the WAL",
@@ -169,7 +169,7 @@ class Electorate(Cluster):
 
     def freeze(self, node: Node) -> None:
         """SIGSTOP for every process."""
-        node.announce(*RETURN, "actor gives no sign of life", "actor ended", "the election")
+        node.announce(*RETURN, "actor gives no sign of life", "actor ended")
         node._let_go()
         self.down.add(node.name)
         node.signal_all(signal.SIGSTOP)
