@@ -19,7 +19,13 @@ pytestmark = pytest.mark.fuse
 _keys = itertools.count(1)
 
 
-@pytest.fixture(params=["file", pytest.param("consul", marks=pytest.mark.consul)])
+CONSUL = pytest.param("consul", marks=pytest.mark.consul)
+RARELY = pytest.param("consul", marks=[pytest.mark.consul, pytest.mark.torture])
+by_both = pytest.mark.parametrize("elect", ["file", CONSUL], indirect=True)
+by_file_first = pytest.mark.parametrize("elect", ["file", RARELY], indirect=True)
+
+
+@pytest.fixture
 def elect(
     request: pytest.FixtureRequest, new_electorate: Callable[..., Electorate]
 ) -> Callable[..., Electorate]:
@@ -35,7 +41,16 @@ def elect(
     return make
 
 
-@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.parametrize(
+    ("elect", "mode"),
+    [
+        ("file", "wal"),
+        ("file", "delete"),
+        pytest.param("consul", "wal", marks=pytest.mark.consul),
+        pytest.param("consul", "delete", marks=[pytest.mark.consul, pytest.mark.torture]),
+    ],
+    indirect=["elect"],
+)
 def test_primary_when_killed_under_load_then_another_serves_and_it_returns(
     elect: Callable[..., Electorate], mode: str
 ) -> None:
@@ -103,7 +118,8 @@ def role(node: Any) -> str:
     return status.role if status is not None else ""
 
 
-@pytest.mark.parametrize("synchronous", ["NORMAL", "FULL"])
+@by_both
+@pytest.mark.parametrize("synchronous", ["NORMAL", pytest.param("FULL", marks=pytest.mark.torture)])
 def test_primary_when_told_to_stop_then_it_hands_over_and_nothing_is_lost(
     elect: Callable[..., Electorate], synchronous: str
 ) -> None:
@@ -122,6 +138,7 @@ def test_primary_when_told_to_stop_then_it_hands_over_and_nothing_is_lost(
     assert cluster.settle() == []
 
 
+@by_file_first
 @pytest.mark.parametrize("actor", ["election_watcher", "fuse_capture", "log_writer"])
 def test_primary_when_one_of_its_actors_is_killed_then_writes_go_on(
     elect: Callable[..., Electorate], actor: str
@@ -137,7 +154,8 @@ def test_primary_when_one_of_its_actors_is_killed_then_writes_go_on(
     cluster.settle()
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+@by_both
+@pytest.mark.parametrize("order", [(0, 1, 2), pytest.param((2, 1, 0), marks=pytest.mark.torture)])
 def test_nodes_when_all_were_killed_then_they_go_on_in_any_order(
     elect: Callable[..., Electorate], order: tuple[int, ...]
 ) -> None:
@@ -151,6 +169,7 @@ def test_nodes_when_all_were_killed_then_they_go_on_in_any_order(
     cluster.settle()
 
 
+@by_file_first
 def test_node_when_its_disk_is_empty_then_it_joins(elect: Callable[..., Electorate]) -> None:
     """While others write; then it is the only one left, and serves."""
     cluster = elect(size=2)
@@ -170,6 +189,7 @@ def test_node_when_its_disk_is_empty_then_it_joins(elect: Callable[..., Electora
     cluster.settle()
 
 
+@by_file_first
 def test_node_when_it_is_alone_then_it_serves_and_serves_again(
     elect: Callable[..., Electorate],
 ) -> None:
@@ -224,6 +244,7 @@ def depose(cluster: Electorate, old: Any) -> None:
     old.wait_ready()
 
 
+@by_file_first
 def test_deposed_when_it_returns_then_only_pages_that_differ_are_repaired(
     elect: Callable[..., Electorate],
 ) -> None:

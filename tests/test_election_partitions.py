@@ -10,10 +10,12 @@ from consul_server import ConsulServer
 from electorate import RETURN, Electorate, by_consul
 from namespaces import Network
 from nodes import Node
+from waiting import eventually
 
 pytestmark = [pytest.mark.fuse, pytest.mark.consul]
 
 NODES = ("n1", "n2", "n3")
+RARELY = pytest.param(False, marks=pytest.mark.torture)
 CUTS = ("actor ended", "the lease service refuses")
 
 
@@ -38,6 +40,11 @@ def cluster(
     made.wait_acks(100)
     yield made
     network.heal()
+
+
+def role(node: Node) -> str:
+    status = node.status()
+    return status.role if status is not None else ""
 
 
 def others(node: Node) -> list[str]:
@@ -78,7 +85,7 @@ def test_primary_when_cut_off_from_consul_only_then_another_serves(
     heals(cluster, network)
 
 
-@pytest.mark.parametrize("outwards", [True, False])
+@pytest.mark.parametrize("outwards", [True, RARELY])
 def test_primary_when_one_direction_to_consul_is_cut_then_another_serves(
     network: Network, cluster: Electorate, *, outwards: bool
 ) -> None:
@@ -102,7 +109,7 @@ def test_primary_when_cut_off_from_its_peers_only_then_it_goes_on(
     assert cluster.primary is old
 
 
-@pytest.mark.parametrize("outwards", [True, False])
+@pytest.mark.parametrize("outwards", [True, RARELY])
 def test_replica_when_one_direction_to_the_primary_is_cut_then_it_catches_up_later(
     network: Network, cluster: Electorate, *, outwards: bool
 ) -> None:
@@ -120,7 +127,10 @@ def test_consul_when_unplugged_then_nobody_serves_until_it_is_back(
 ) -> None:
     """All leases end; the nodes hear each other all the time."""
     network.unplug("consul")
+    eventually(
+        lambda: not any(role(node) == "primary" for node in cluster.nodes), what="all leases end"
+    )
     before = len(cluster.acks())
-    cluster.agree_now()
+    cluster.level()
+    assert len(cluster.acks()) == before
     heals(cluster, network)
-    assert len(cluster.acks()) > before
