@@ -156,6 +156,8 @@ class LeaseService:
                 self._happened(e.Granted(attempt, epoch, deadline_s, wait_s))
             case LeaseHeldError():
                 self._happened(e.Denied(attempt))
+            case OtherClusterError() if founding:
+                self._happened(e.Denied(attempt))  # another node has founded the cluster
             case OtherClusterError():
                 self._complain(got)
                 self._happened(e.Denied(attempt, 1.0))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from capabilities import require_fuse
+from consul_server import ConsulServer
+from electorate import Electorate
 from leftovers import clear, make_run_directory, mounts_below, sweep_dead_runs
+from namespaces import Network, sweep_dead_namespaces
 from nodes import Cluster, Sections
 from ports import release_ports
 from sql_process import SqlProcess
@@ -20,6 +24,7 @@ from litemq.transport.sockets import close_all
 def run_directory() -> Iterator[Path]:
     """What all nodes of this run live in; a killed run's is taken away first."""
     sweep_dead_runs()
+    sweep_dead_namespaces()
     directory = make_run_directory()
     yield directory
     clear(directory)
@@ -56,6 +61,29 @@ def _clusters(run_directory: Path) -> Iterator[Callable[..., Cluster]]:
         pytest.fail("\n".join(wrong), pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def consul(run_directory: Path) -> Iterator[ConsulServer]:
+    """A Consul that no test stops; each test has a key of its own."""
+    server = ConsulServer(run_directory / "consul").start()
+    server.settle()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_consul(run_directory: Path) -> Iterator[Callable[..., ConsulServer]]:
+    """Make a Consul for one test, which may do with it what it likes."""
+    made: list[ConsulServer] = []
+
+    def make(**options: Any) -> ConsulServer:
+        made.append(ConsulServer(run_directory / f"consul{next(_numbers)}", **options))
+        return made[-1].start()
+
+    yield make
+    for server in made:
+        server.close()
+
+
 @pytest.fixture(autouse=True)
 def ended_processes() -> Iterator[None]:
     """Applications end with their test."""
@@ -67,6 +95,43 @@ def ended_processes() -> Iterator[None]:
 def new_cluster(run_directory: Path) -> Iterator[Callable[..., Cluster]]:
     """Make clusters that live for one test; no mount, process or unannounced warning may remain."""
     yield from _clusters(run_directory)
+
+
+@pytest.fixture
+def new_electorate(run_directory: Path) -> Iterator[Callable[..., Electorate]]:
+    """Make clusters that elect their primary, with the same claims to what remains."""
+    require_fuse()
+    directory = run_directory / f"electorate{next(_numbers)}"
+    made: list[Electorate] = []
+
+    def make(*arguments: Any, **options: Any) -> Electorate:
+        made.append(Electorate(directory / str(len(made)), *arguments, **options))
+        return made[-1]
+
+    yield make
+    for electorate in made:
+        electorate.wake_all()
+    SqlProcess.end_all()
+    wrong = [each for electorate in made for each in electorate.close()]
+    wrong += [f"still mounted: {path}" for path in mounts_below(directory)]
+    clear(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+    if wrong:
+        pytest.fail("\n".join(wrong), pytrace=False)
+
+
+@pytest.fixture
+def new_network(run_directory: Path) -> Iterator[Callable[..., Network]]:
+    """Make hosts that can be cut off; ask for it before what runs on them."""
+    made: list[Network] = []
+
+    def make(*names: str) -> Network:
+        made.append(Network(*names))
+        return made[-1]
+
+    yield make
+    for network in made:
+        network.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Fixtures of the election's tests: a Consul that most of them share, and leases to be closed."""
+"""Fixtures of the election's tests: leases to be closed, and what stands between them."""
 
 from __future__ import annotations
 
@@ -16,29 +16,6 @@ from litemq.election.file import FileLease
 from litemq.election.lease import Identity, Lease
 
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def consul(run_directory: Path) -> Iterator[ConsulServer]:
-    """A Consul that no test stops; each test has a key of its own."""
-    server = ConsulServer(run_directory / "consul").start()
-    server.settle()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def own_consul(run_directory: Path) -> Iterator[Callable[..., ConsulServer]]:
-    """Make a Consul for one test, which may do with it what it likes."""
-    made: list[ConsulServer] = []
-
-    def make(**options: Any) -> ConsulServer:
-        made.append(ConsulServer(run_directory / f"consul{next(_numbers)}", **options))
-        return made[-1].start()
-
-    yield make
-    for server in made:
-        server.close()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from capabilities import require_program
+from namespaces import Host
 from ports import free_port
 from waiting import eventually
 
@@ -31,14 +32,17 @@ class ConsulServer:
 
     MASTER_TOKEN = "5ca1ab1e-0000-4000-8000-000000000001"
 
-    def __init__(self, directory: Path, *, acl: bool = False) -> None:
+    def __init__(self, directory: Path, *, acl: bool = False, host: Host | None = None) -> None:
+        """It runs on `host`, a namespace of its own, or beside the test."""
         self._program = require_program("consul")
         self._directory = directory
         self._data = directory / "data"
         self._acl = acl
         self._process: subprocess.Popen[bytes] | None = None
+        self._host = host
+        self._ip = "127.0.0.1" if host is None else host.ip
         self.port = free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
+        self.address = f"http://{self._ip}:{self.port}"
         directory.mkdir(parents=True)
         (directory / "config.json").write_text(json.dumps(self._settings()))
 
@@ -48,8 +52,8 @@ class ConsulServer:
             "bootstrap": True,
             "data_dir": str(self._data),
             "node_name": "test",
-            "bind_addr": "127.0.0.1",
-            "client_addr": "127.0.0.1",
+            "bind_addr": self._ip,
+            "client_addr": self._ip,
             "ports": {
                 "http": self.port,
                 "server": self.port + 1,
@@ -71,12 +75,17 @@ class ConsulServer:
         """It has a leader and takes writes when this returns."""
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._program, "agent", "-config-file=config.json"],
+                [
+                    *([] if self._host is None else self._host.inside),
+                    self._program,
+                    "agent",
+                    "-config-file=config.json",
+                ],
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-            )
+            )  # fmt: skip
         eventually(self._serves, timeout_s=START_S, what=f"Consul serves; {self.log()}")
         return self
 
@@ -136,7 +145,8 @@ class ConsulServer:
         request = urllib.request.Request(
             self.address + path, data=body, method=method, headers=headers
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        there = contextlib.nullcontext() if self._host is None else self._host.entered()
+        with there, urllib.request.urlopen(request, timeout=10) as answer:
             content: bytes = answer.read()
         return content
 

@@ -16,25 +16,23 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from run_names import PREFIX, is_dead, run_name
 from waiting import eventually
 
 from litemq.fs import mount
 
-_PREFIX = f"litemq-test-{os.getuid()}-"
-
 
 def make_run_directory() -> Path:
     """The directory of this run, named after its process and the moment that began."""
-    path = Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getpid()}-{_start_time(os.getpid())}"
+    path = Path(tempfile.gettempdir()) / run_name()
     path.mkdir(mode=0o755, exist_ok=True)
     return path.resolve()
 
 
 def sweep_dead_runs() -> None:
     """Take away what runs left whose process is gone."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        pid, _, start = path.name.removeprefix(_PREFIX).partition("-")
-        if _start_time(int(pid)) != start:
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if is_dead(path.name):
             clear(path.resolve())
             shutil.rmtree(path, ignore_errors=True)
 
@@ -86,12 +84,3 @@ def describe(pid: int) -> str:
 
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
-
-
-def _start_time(pid: int) -> str:
-    """When the process began, in clock ticks since the boot; with the pid, one process for good."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return text.rpartition(")")[2].split()[19]

@@ -16,7 +16,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,16 @@ class Node:
 
     def __init__(
         self, directory: Path, name: str, *, primary: str = "", fuse: bool = True,
-        sections: Sections | None = None,
+        sections: Sections | None = None, host: str = "127.0.0.1", inside: Sequence[str] = (),
     ) -> None:  # fmt: skip
+        """`inside` is the beginning of a command line that runs the rest where `host` is."""
         self.name = name
         self.directory = directory
         self.data_dir = directory / "data"
         self.mount = directory / "mount"
         self.port = free_port()
-        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.address = f"tcp://{host}:{self.port}"
+        self._inside = list(inside)
         self.fuse = fuse
         self.config_path = directory / "node.toml"
         directory.mkdir(parents=True)
@@ -76,6 +78,8 @@ class Node:
         }
         for section, values in sections.items():
             tables.setdefault(section, {}).update(values)
+        if tables["election"]["kind"] != "static":
+            del tables["election"]["primary"]
         lines = []
         for section, values in tables.items():
             lines.append(f"[{section}]")
@@ -90,6 +94,7 @@ class Node:
         with open(self.directory / "stderr", "ab") as stderr:
             self._process = subprocess.Popen(
                 [
+                    *self._inside,
                     sys.executable, "-m", "litemq", "up", "--config", str(self.config_path),
                     *(["--", *command] if command else []),
                 ],
@@ -142,6 +147,12 @@ class Node:
         self._let_go()
         self.send_signal(signal.SIGTERM)
         assert self.wait(timeout_s=timeout_s) == 0, f"{self.name} did not end well"
+
+    def signal_all(self, number: int) -> None:
+        """A signal for every process of the node, the supervisor first."""
+        for pid in sorted(processes_below(self.directory), key=lambda pid: pid != self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def kill(self) -> None:
         """kill -9 of the supervisor, with which every actor dies."""

@@ -1,0 +1,272 @@
+"""Nodes that elect: whatever happens to the primary, another serves, and nothing is lost unsaid."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from consul_server import ConsulServer
+from electorate import DATABASE, RETURN, Electorate, by_consul
+from waiting import eventually
+
+pytestmark = pytest.mark.fuse
+
+_keys = itertools.count(1)
+
+
+CONSUL = pytest.param("consul", marks=pytest.mark.consul)
+RARELY = pytest.param("consul", marks=[pytest.mark.consul, pytest.mark.torture])
+by_both = pytest.mark.parametrize("elect", ["file", CONSUL], indirect=True)
+by_file_first = pytest.mark.parametrize("elect", ["file", RARELY], indirect=True)
+
+
+@pytest.fixture
+def elect(
+    request: pytest.FixtureRequest, new_electorate: Callable[..., Electorate]
+) -> Callable[..., Electorate]:
+    """Make an electorate of each kind."""
+
+    def make(**options: Any) -> Electorate:
+        election = None
+        if request.param == "consul":
+            consul: ConsulServer = request.getfixturevalue("consul")
+            election = by_consul(consul.address, f"litemq/nodes{next(_keys)}")
+        return new_electorate(election, **options)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("elect", "mode"),
+    [
+        ("file", "wal"),
+        ("file", "delete"),
+        pytest.param("consul", "wal", marks=pytest.mark.consul),
+        pytest.param("consul", "delete", marks=[pytest.mark.consul, pytest.mark.torture]),
+    ],
+    indirect=["elect"],
+)
+def test_primary_when_killed_under_load_then_another_serves_and_it_returns(
+    elect: Callable[..., Electorate], mode: str
+) -> None:
+    """kill -9 of all its processes; back again, it is a replica, and keeps what only it had."""
+    cluster = elect(mode=mode)
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(200)
+    old = cluster.primary
+    killed_s = time.monotonic()
+    cluster.kill(old)
+    cluster.wait_acks(20)
+    assert cluster.gap_s(killed_s) < 3
+    new = cluster.wait_primary(other_than=old)
+    old.start()
+    cluster.wait_acks(20, nodes=[new])
+    cluster.settle()
+    assert cluster.primary is new
+
+
+@pytest.mark.consul
+def test_primary_when_stalled_beyond_its_lease_then_it_accepts_nothing_when_it_wakes(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
+) -> None:
+    """SIGSTOP of all its processes under load; it becomes a replica, and nobody lies."""
+    cluster = new_electorate(by_consul(consul.address, f"litemq/nodes{next(_keys)}"))
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(200)
+    old = cluster.primary
+    stalled_s = time.monotonic()
+    cluster.freeze(old)
+    cluster.wait_acks(50)
+    assert cluster.gap_s(stalled_s) < 3
+    told = len(cluster.acks(old))
+    new = cluster.wait_primary(other_than=old)
+    cluster.wake(old)
+    eventually(lambda: role(old) == "replica", what="the woken one is a replica")
+    old.wait_ready()
+    assert len(cluster.acks(old)) <= told + 1  # SQLite's answer was on its way
+    cluster.settle()
+    assert cluster.primary is new
+
+
+def test_primary_when_stalled_with_a_lock_file_then_it_goes_on_when_it_wakes(
+    new_electorate: Callable[..., Electorate],
+) -> None:
+    """The kernel keeps the lock of a process that is stopped, and nobody else serves meanwhile."""
+    cluster = new_electorate()
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(100)
+    old = cluster.primary
+    cluster.freeze(old)
+    other = next(node for node in cluster.nodes if node is not old)
+    eventually(lambda: other.logged("primary is silent"), what="it is missed")
+    assert {ack.node for ack in cluster.acks()} == {old.name}
+    cluster.wake(old)
+    cluster.wait_acks(50, nodes=[old])
+    assert cluster.settle() == []
+
+
+def role(node: Any) -> str:
+    status = node.status()
+    return status.role if status is not None else ""
+
+
+@by_both
+@pytest.mark.parametrize("synchronous", ["NORMAL", pytest.param("FULL", marks=pytest.mark.torture)])
+def test_primary_when_told_to_stop_then_it_hands_over_and_nothing_is_lost(
+    elect: Callable[..., Electorate], synchronous: str
+) -> None:
+    """SIGTERM: no row is diverged, though the old one has not come back when they are counted."""
+    cluster = elect(synchronous=synchronous)
+    cluster.write()
+    cluster.read()
+    for _ in range(2):
+        cluster.wait_acks(100)
+        old = cluster.primary
+        asked_s = time.monotonic()
+        old.stop()
+        cluster.wait_acks(20)
+        assert cluster.gap_s(asked_s) < 1
+        old.start()
+    assert cluster.settle() == []
+
+
+@by_file_first
+@pytest.mark.parametrize("actor", ["election_watcher", "fuse_capture", "log_writer"])
+def test_primary_when_one_of_its_actors_is_killed_then_writes_go_on(
+    elect: Callable[..., Electorate], actor: str
+) -> None:
+    """On this node or another one; everything acknowledged is there."""
+    cluster = elect()
+    cluster.announce("actor ended", "can't apply", "housekeeping failed", *RETURN)
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(100)
+    cluster.primary.kill_actor(actor)
+    cluster.wait_acks(100)
+    cluster.settle()
+
+
+@by_both
+@pytest.mark.parametrize("order", [(0, 1, 2), pytest.param((2, 1, 0), marks=pytest.mark.torture)])
+def test_nodes_when_all_were_killed_then_they_go_on_in_any_order(
+    elect: Callable[..., Electorate], order: tuple[int, ...]
+) -> None:
+    """The first one up may have been a replica that lagged."""
+    cluster = elect()
+    cluster.write()
+    cluster.wait_acks(200)
+    cluster.kill(*cluster.nodes)
+    for number in order:
+        cluster.nodes[number].start(ready=False)
+    cluster.settle()
+
+
+@by_file_first
+def test_node_when_its_disk_is_empty_then_it_joins(elect: Callable[..., Electorate]) -> None:
+    """While others write; then it is the only one left, and serves."""
+    cluster = elect(size=2)
+    cluster.write()
+    cluster.wait_acks(100)
+    late = cluster.add()
+    late.start()
+    cluster.write(late)
+    cluster.wait_acks(50)
+    first, second = cluster.replicas[0], cluster.primary
+    if first is late:
+        first, second = cluster.nodes[0], cluster.nodes[1]
+    cluster.agree_now()
+    for node in (first, second):
+        node.stop()
+    cluster.wait_acks(50, nodes=[late])
+    cluster.settle()
+
+
+@by_file_first
+def test_node_when_it_is_alone_then_it_serves_and_serves_again(
+    elect: Callable[..., Electorate],
+) -> None:
+    """A cluster of one, stopped, killed, with one of its actors killed."""
+    cluster = elect(size=1)
+    cluster.announce("actor ended", "can't apply", *RETURN)
+    (node,) = cluster.nodes
+    cluster.write()
+    cluster.wait_acks()
+    node.stop()
+    node.start()
+    cluster.wait_acks()
+    cluster.kill(node)
+    node.start()
+    cluster.wait_acks()
+    node.kill_actor("election_watcher")
+    cluster.wait_acks()
+    assert cluster.settle() == []
+
+
+@pytest.mark.consul
+def test_application_when_its_primary_is_deposed_then_it_reads_and_sqlite_names_the_error(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
+) -> None:
+    """A connection that was open before the change."""
+    cluster = new_electorate(by_consul(consul.address, f"litemq/nodes{next(_keys)}"))
+    cluster.write(*cluster.replicas)
+    old = cluster.primary
+    with old.connect(DATABASE) as app:
+        insert = "INSERT INTO pair VALUES (-1, 'x')"
+        app.script("BEGIN", insert, "ROLLBACK")
+        depose(cluster, old)
+        before = app.one("SELECT count(*) FROM entry")
+        kind, name, message = app.ask("attempt", insert, [])
+        assert (kind, name) == ("error", "OperationalError")
+        assert message in ("attempt to write a readonly database", "disk I/O error"), message
+        cluster.wait_acks(20)
+        eventually(lambda: app.one("SELECT count(*) FROM entry") > before, what="it sees new rows")
+    cluster.settle()
+
+
+def depose(cluster: Electorate, old: Any) -> None:
+    """Stall the election watcher of the primary until another node serves."""
+    watcher = old.actor("election_watcher").pid
+    old.announce("actor gives no sign of life", "actor ended")
+    os.kill(watcher, signal.SIGSTOP)
+    try:
+        cluster.wait_acks(20)
+    finally:
+        os.kill(watcher, signal.SIGCONT)
+    eventually(lambda: role(old) == "replica", what="the deposed one is a replica")
+    old.wait_ready()
+
+
+@by_file_first
+def test_deposed_when_it_returns_then_only_pages_that_differ_are_repaired(
+    elect: Callable[..., Electorate],
+) -> None:
+    """A large database, and a few rows that only the killed primary had."""
+    cluster = elect()
+    old = cluster.primary
+    with old.connect(DATABASE) as app:
+        app.script(
+            "CREATE TABLE bulk(x)",
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<2000) "
+            "INSERT INTO bulk SELECT randomblob(3000) FROM n",
+        )
+    cluster.agree_now()
+    replicas = cluster.replicas
+    old.kill_actor("stream_publisher", signal.SIGSTOP)
+    cluster.write(old)
+    cluster.wait_acks(20)
+    cluster.kill(old)
+    cluster.write(*replicas)
+    cluster.wait_acks(20)
+    old.start()
+    diverged = cluster.settle()
+    assert diverged
+    (repair,) = old.logged("^repaired$", db=DATABASE)
+    assert repair["pages"] < 100

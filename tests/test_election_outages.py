@@ -1,0 +1,124 @@
+"""Consul away, emptied, restarted, and names and keys that belong to others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from consul_server import ConsulServer
+from electorate import DATABASE, Electorate, by_consul
+from nodes import Node
+from sql_process import SqlError
+from waiting import eventually
+
+pytestmark = [pytest.mark.fuse, pytest.mark.consul]
+
+_keys = itertools.count(1)
+AWAY = ("the lease service refuses",)
+
+
+def elect(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer, size: int = 3
+) -> Electorate:
+    cluster = new_electorate(by_consul(consul.address, f"litemq/out{next(_keys)}"), size=size)
+    cluster.announce(*AWAY)
+    return cluster
+
+
+def test_consul_when_it_stops_answering_then_commits_are_refused_until_it_is_back(
+    own_consul: Callable[..., ConsulServer], new_electorate: Callable[..., Electorate]
+) -> None:
+    """Reads go on, what is there is replicated, and the same primary goes on by itself."""
+    consul = own_consul()
+    cluster = elect(new_electorate, consul)
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(100)
+    old = cluster.primary
+    with consul.stopped():
+        eventually(lambda: refuses(old), what="commits are refused")
+        counted = len(cluster.acks())
+        cluster.level()
+        for node in cluster.nodes:
+            with node.connect(DATABASE) as app:
+                assert app.one("SELECT total FROM tally") >= counted
+        assert len(cluster.acks()) == counted
+    cluster.wait_acks(50)
+    cluster.settle()
+
+
+def refuses(node: Node) -> bool:
+    """Whether the node refuses a commit, in the words of SQLite."""
+    with node.connect(DATABASE) as app:
+        try:
+            app.sql("UPDATE tally SET total=total")
+        except SqlError as error:
+            return "readonly" in str(error) or "disk I/O error" in str(error)
+    return False
+
+
+@pytest.mark.parametrize("how", ["restart", "empty"])
+def test_consul_when_it_comes_again_then_writes_go_on_in_a_higher_epoch(
+    own_consul: Callable[..., ConsulServer], new_electorate: Callable[..., Electorate], how: str
+) -> None:
+    """With its state and without it; no epoch is used twice."""
+    consul = own_consul()
+    cluster = elect(new_electorate, consul)
+    cluster.write()
+    cluster.wait_acks(100)
+    getattr(consul, how)()
+    cluster.wait_acks(50)
+    cluster.settle()
+
+
+def test_node_when_another_has_its_name_then_it_says_so_and_never_serves(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
+) -> None:
+    """The first one goes on, when it is the primary, and when it is not."""
+    cluster = elect(new_electorate, consul, size=2)
+    cluster.write()
+    cluster.wait_acks(50)
+    twin = cluster.add(name=cluster.primary.name)
+    twin.announce(*AWAY)
+    twin.start(ready=False)
+    eventually(lambda: twin.logged(AWAY[0]), what="it says so")
+    (told, *_) = twin.logged(AWAY[0])
+    assert "give one of the two another" in told["reason"], told
+    cluster.wait_acks(50)
+    twin.stop()
+    cluster.nodes.remove(twin)
+    cluster.wait_acks(20)
+    assert twin.close() == []
+    cluster.settle()
+
+
+def test_key_when_another_cluster_holds_it_then_the_node_says_so_and_never_serves(
+    own_consul: Callable[..., ConsulServer], new_electorate: Callable[..., Electorate]
+) -> None:
+    """A node that had been in another cluster is pointed to the wrong key."""
+    consul = own_consul()
+    one, other = elect(new_electorate, consul, size=1), elect(new_electorate, consul, size=1)
+    one.write()
+    one.wait_acks()
+    (stranger,) = other.nodes
+    stranger.stop()
+    stranger.configure("", other.sections | {"election.consul": one.sections["election.consul"]})
+    stranger.start(ready=False)
+    eventually(lambda: stranger.logged(AWAY[0]), what="it says so")
+    assert "cluster" in stranger.logged(AWAY[0])[0]["reason"]
+    one.wait_acks()
+    assert not other.acks()
+    one.settle()
+
+
+def test_node_when_consul_is_dead_then_it_stops_well(
+    own_consul: Callable[..., ConsulServer], new_electorate: Callable[..., Electorate]
+) -> None:
+    """Nobody can be told; the lease ends by itself."""
+    consul = own_consul()
+    cluster = elect(new_electorate, consul, size=1)
+    consul.kill()
+    (node,) = cluster.nodes
+    node.stop()
+    assert not node.logged("the election does not let go")
