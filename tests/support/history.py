@@ -29,8 +29,7 @@ def open_history(mode: str) -> list[str]:
     return [
         f"PRAGMA journal_mode={mode}",
         "BEGIN",
-        "CREATE TABLE IF NOT EXISTS entry "
-        "(id INTEGER PRIMARY KEY, mark TEXT, epoch INTEGER, rest BLOB)",
+        "CREATE TABLE IF NOT EXISTS entry (id INTEGER PRIMARY KEY, mark TEXT, epoch INT, rest)",
         "CREATE TABLE IF NOT EXISTS pair (id INTEGER PRIMARY KEY, mark TEXT)",
         "CREATE TABLE tally (total INTEGER)",
         "INSERT INTO tally VALUES (0)",
