@@ -49,6 +49,8 @@ missing_packages() {
     command -v cc >/dev/null || echo gcc libc6-dev
     command -v pkg-config >/dev/null || echo pkg-config
     pkg-config --exists fuse3 2>/dev/null || echo libfuse3-dev
+    # Tests put nodes into network namespaces of their own.
+    command -v ip >/dev/null || echo iproute2
     [ -e /dev/fuse ] || [ -e /usr/sbin/modprobe ] || [ -e /sbin/modprobe ] || echo kmod
 }
 
