@@ -42,6 +42,8 @@ class Followed:
         self.failure = ""
         self.repair_after_s = 0.0
         self._pause_s = 0.0
+        #: the last look at its file failed
+        self.look_failed = False
 
     def is_at(self, txid: int) -> bool:
         """Whether the file is known to show that transaction or a later one."""

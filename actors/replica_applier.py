@@ -532,7 +532,12 @@ class ReplicaApplier:
             except BusyError:
                 continue
             except LiteMQError as error:
-                self._log.warning("housekeeping failed", db=database.name, reason=str(error))
+                # once is nothing: the file may just be coming or going
+                if followed.look_failed:
+                    self._log.warning("housekeeping failed", db=database.name, reason=str(error))
+                followed.look_failed = True
+            else:
+                followed.look_failed = False
 
     def _compare(self, followed: Followed) -> None:
         database = followed.database

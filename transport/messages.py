@@ -589,7 +589,7 @@ class AskForHandOver(Message, frozen=True):
 
 
 class AskMembers(Message, frozen=True):
-    """Who takes part in the election?"""
+    """Tell who takes part in the election."""
 
     request: U64
     reply_to: str
