@@ -62,6 +62,7 @@ class Operations(pyfuse3.Operations):
 
     # --- names and attributes
 
+    @_errnos
     async def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         if name == b".":
             return self._root_attributes()
@@ -81,6 +82,7 @@ class Operations(pyfuse3.Operations):
         missing.entry_timeout = CACHE_S
         return missing
 
+    @_errnos
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         if inode == ROOT_INODE:
             return self._root_attributes()

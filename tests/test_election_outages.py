@@ -12,7 +12,8 @@ from nodes import Node
 from sql_process import SqlError
 from waiting import eventually
 
-pytestmark = [pytest.mark.fuse, pytest.mark.consul]
+# torture: they last for many leases, and a busy machine is an outage of its own
+pytestmark = [pytest.mark.fuse, pytest.mark.consul, pytest.mark.torture]
 
 _keys = itertools.count(1)
 AWAY = ("the lease service refuses",)

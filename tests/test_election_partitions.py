@@ -12,7 +12,8 @@ from namespaces import Network
 from nodes import Node
 from waiting import eventually
 
-pytestmark = [pytest.mark.fuse, pytest.mark.consul]
+# torture: they last for many leases, and a busy machine is an outage of its own
+pytestmark = [pytest.mark.fuse, pytest.mark.consul, pytest.mark.torture]
 
 NODES = ("n1", "n2", "n3")
 RARELY = pytest.param(False, marks=pytest.mark.torture)

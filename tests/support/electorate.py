@@ -47,7 +47,7 @@ TURNS = (
 #: the return of a node that had been the primary until it was killed or cut off
 RETURN = (
     "the database had changed without its log",
-    "this log is not a part of the primary's",
+    "that the primary does not have are kept aside",
     "the database is not what the log says",
 )
 
@@ -347,7 +347,7 @@ def diverged_pages(node: Node) -> list[bytes]:
     """Every page in the histories that a deposed node has kept."""
     pages = []
     for kept in sorted((node.data_dir / "diverged").glob("*")):
-        reader = SegmentReader(kept)
+        reader = SegmentReader(kept / "log")
         txid, last = reader.range()
         while 0 < txid <= last:
             for record in reader.read(txid, 4 << 20):
