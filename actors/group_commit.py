@@ -132,6 +132,7 @@ class GroupCommit:
 
     def announce(self, databases: Iterable[Tracked]) -> None:
         """Tell the publisher every head; it, or this actor, has just started."""
+        self.flush()  # a head is told when its record can be read
         known = list(databases)
         heads = [tracked.wire_head for tracked in known if tracked.log.head.txid]
         self._to_publisher.send(m.DatabaseHeads(heads))
