@@ -10,33 +10,42 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
 from capabilities import require_fuse
+from leftovers import clear
 
 from litemq.errors import ConfigError
 from litemq.fs import mount
 
 NOBODY = 65534
+_numbers = iter(range(1, 1 << 30))
 PROGRAM = Path(__file__).with_name("passthrough_fs.py")
 pytestmark = pytest.mark.fuse
 
 
 @pytest.fixture
-def point(tmp_path):
-    """A prepared mount point; nothing is mounted there afterwards."""
-    require_fuse()
-    path = tmp_path / "mount point \\ with blanks"
-    mount.prepare_mountpoint(str(path))
+def place(run_directory):
+    """A directory of the run: what a failed or killed test leaves there is found and taken away."""
+    path = run_directory / f"mount{next(_numbers)}"
+    path.mkdir()
     yield path
-    mount.clean_stale_mount(str(path))
+    clear(path)
 
 
 @pytest.fixture
-def source(tmp_path):
-    path = tmp_path / "source"
+def point(place):
+    """A prepared mount point; nothing is mounted there afterwards."""
+    require_fuse()
+    path = place / "mount point \\ with blanks"
+    mount.prepare_mountpoint(str(path))
+    return path
+
+
+@pytest.fixture
+def source(place):
+    path = place / "source"
     path.mkdir()
     return path
 
@@ -53,6 +62,7 @@ def server(source, point, uid):
         [sys.executable, PROGRAM, source, point, str(uid)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        cwd=source,
         text=True,
     )
     try:
@@ -93,20 +103,16 @@ def a_users_device():
 @pytest.mark.usefixtures("a_users_device")
 @pytest.mark.parametrize("uid", [NOBODY])
 def test_mount_when_an_ordinary_user_mounts_then_it_works_and_is_not_writable_beneath(
-    source, point, uid, tmp_path, request
+    place, source, point, uid, request
 ):
     """fusermount3 wants a directory that its user can write to; just for that moment it is."""
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.getuid() and not path.stat().st_mode & 0o001:
-            request.addfinalizer(partial(path.chmod, path.stat().st_mode & 0o7777))
-            path.chmod(0o755)
     os.chown(source, uid, uid)
     os.chown(point, uid, uid)
     server = request.getfixturevalue("server")
     assert mount.find_mount(str(point)).fs_type.startswith("fuse")
     server.kill()
     server.wait(10)
-    subprocess.run(["umount", "--lazy", point], check=True)  # whose it is, root can't ask it
+    clear(place)
     assert point.stat().st_mode & 0o777 == mount.MODE_UNDER_MOUNT
 
 
