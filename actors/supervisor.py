@@ -40,6 +40,7 @@ LOCK_PAUSE_S = 0.02
 DRAIN_STEP_S = 5.0
 #: handing over takes at most this long when the node stops
 LEAVE_S = 8.0
+ASK_AGAIN_S = 0.5
 
 
 class Supervisor:
@@ -57,6 +58,8 @@ class Supervisor:
         self._nursery: Nursery | None = None
         self._crew: Crew | None = None
         self._change: RoleChange | None = None
+        #: the role that was asked for meanwhile
+        self._wanted: m.ChangeRole | None = None
         self._why = "started"
         self._since_ms = time.time_ns() // 1_000_000
         self._application: subprocess.Popen[bytes] | None = None
@@ -236,9 +239,12 @@ class Supervisor:
         if not wanted.primary and not self._primary and self._change is None:
             self._tell_election(m.RoleChanged(False, wanted.epoch, ""))
             return
-        if self._draining or self._change is not None:
-            reason = "the node stops" if self._draining else "the role is being changed already"
-            self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, reason))
+        if self._draining:
+            self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, "the node stops"))
+            return
+        if self._change is not None:
+            self._wanted = wanted  # the last one counts
+            self._change.abandon()
             return
         self._change = RoleChange(
             self._config, self._crew, self._reactor, wanted, done=self._role_changed
@@ -260,6 +266,9 @@ class Supervisor:
             )  # fmt: skip
             self._look_ready()
         self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, reason))
+        following, self._wanted = self._wanted, None
+        if following is not None:
+            self._change_role(following)
 
     def _tell_election(self, message: m.Message) -> None:
         self._send(self._endpoints.election, message)
@@ -334,15 +343,21 @@ class Supervisor:
             self._drain()
             return
         self._leaving = True
-        self._send(self._endpoints.election, m.LeaveElection())
+        end_s = time.monotonic() + LEAVE_S
 
-        def late() -> None:
-            if self._leaving:
+        def ask() -> None:
+            if not self._leaving:
+                return
+            if time.monotonic() >= end_s:
                 self._leaving = False
                 self._log.warning("the election does not let go; stopping all the same")
                 self._drain()
+                return
+            # again, since the watcher may have been started anew
+            self._send(self._endpoints.election, m.LeaveElection())
+            self._reactor.later(ASK_AGAIN_S, ask)
 
-        self._reactor.later(LEAVE_S, late)
+        ask()
 
     def _forward(self, number: int) -> None:
         if self._application is not None and self._application.poll() is None:
