@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from commands import litemq
 from consul_server import ConsulServer
-from electorate import DATABASE, RETURN, Electorate, by_consul
+from electorate import DATABASE, RETURN, Electorate, by_consul, diverged_pages
 from sql_process import SqlError
 from waiting import eventually
+
+from litemq.actors import stalls
+from litemq.fs.wal_tail import WalTail
 
 pytestmark = pytest.mark.fuse
 
@@ -275,6 +279,51 @@ def test_transaction_when_the_lease_ends_before_its_journal_then_it_is_not_commi
     assert cluster.settle() == []
     with cluster.primary.connect(DATABASE) as app:
         assert app.one("SELECT count(*) FROM bulk") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="sees where in the kernel a process waits")
+def test_commit_when_it_is_published_after_a_hand_over_then_it_is_kept_as_diverged(
+    new_electorate: Callable[..., Electorate],
+) -> None:
+    """In WAL mode it ends in shared memory: the application was stopped just before."""
+    cluster = new_electorate()
+    old = cluster.primary
+    with old.connect(DATABASE) as app:
+        app.script("CREATE TABLE late(x)", "INSERT INTO late VALUES('early')")
+        cluster.agree(DATABASE)
+        stop_before_publishing(old, app, "INSERT INTO late VALUES('published too late')")
+        done = litemq("handoff", "--config", old.config_path)
+        assert done.code == 0, done
+        eventually(lambda: role(old) == "replica", what="the old one is a replica")
+        os.kill(app.pid, signal.SIGCONT)
+        assert app.finish() == []
+        old.announce(*RETURN)
+        cluster.write(cluster.wait_primary(other_than=old))
+        cluster.settle()
+        assert app.sql("SELECT x FROM late") == [("early",)]
+    assert any(b"published too late" in page for page in diverged_pages(old))
+
+
+def stop_before_publishing(node: Any, app: Any, statement: str) -> None:
+    """Leave an application where its commit is in the WAL, and its index does not show it."""
+    fuse = node.actor("fuse_capture").pid
+    tail = WalTail(str(node.data_dir / "files" / f"{DATABASE}-wal"), None)
+    assert tail.open()
+    while tail.collect(chain=True):
+        pass
+    os.kill(fuse, signal.SIGSTOP)
+    app.start("sql", statement, [])
+    while True:
+        eventually(
+            lambda: "request_wait_answer" in stalls.look(app.pid).frames, what="the mount is asked"
+        )
+        os.kill(app.pid, signal.SIGSTOP)  # when the mount has answered
+        os.kill(fuse, signal.SIGCONT)
+        eventually(lambda: stalls.look(app.pid).state == "T", what="it is stopped")
+        if tail.collect(chain=True):
+            break
+        os.kill(fuse, signal.SIGSTOP)
+        os.kill(app.pid, signal.SIGCONT)
 
 
 def depose(cluster: Electorate, old: Any) -> None:
