@@ -9,12 +9,12 @@ what bears a lower one is refused.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import time
 from pathlib import Path
 
 from litemq import log
+from litemq.actors.applying import Applying
 from litemq.actors.catching_up import CatchingUp
 from litemq.actors.followed import Followed
 from litemq.actors.following import Phase, Step
@@ -23,13 +23,12 @@ from litemq.actors.layout import Layout, application_file
 from litemq.actors.reactor import Reactor
 from litemq.actors.replica_database import ReplicaDatabase
 from litemq.config import Config, pub_address, request_address
-from litemq.errors import LiteMQError, NotADatabaseError, StorageError
+from litemq.errors import LiteMQError, StorageError
 from litemq.fs.dbpage import BusyError
 from litemq.fs.names import is_database_name
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
-from litemq.txlog.segment_reader import TooOldError
 
 NAME = "replica_applier"
 HEARTBEAT_S = 0.25
@@ -42,12 +41,6 @@ COMPLETE_LOOK_S = 0.002
 LOOK_S = 1.0
 SYNC_S = 1.0
 RETENTION_S = 5.0
-BUSY_RETRY_S = 0.01
-#: from then on a batch waits for readers while it keeps new ones out, once in a while
-IMPATIENT_S = 0.5
-WAITED_RETRY_S = 0.25
-FAILED_RETRY_S = 0.5
-OPEN_RETRY_S = 0.1
 #: a primary that has not been heard for this long is not there
 PRIMARY_SILENT_S = 3.0
 
@@ -81,6 +74,9 @@ class ReplicaApplier:
             garbage=self._garbage,
             beat=self._beat,
         )
+        self._applying = Applying(
+            self._reactor, self._followed, self._catching_up, applied=self._applied
+        )
         self._catching_up.admitted = not config.mount.fuse
         self._catching_up.term = self._epoch
         self._beat_s = 0.0
@@ -104,7 +100,7 @@ class ReplicaApplier:
         reactor.on_message(self._local, self._from_node)
         reactor.on_message(self._answers, self._catching_up.answer)
         reactor.on_readable(self._helper.fd, self._helper.collect)
-        reactor.after_events(self._apply)
+        reactor.after_events(self._applying.apply)
         reactor.every(HEARTBEAT_S, self._alive)
         reactor.every(PRESENCE_S, self._present)
         reactor.every(LOOK_S, self._look_around)
@@ -196,7 +192,7 @@ class ReplicaApplier:
                 if not self._catching_up.admitted:
                     self._catching_up.admitted = True
                     for followed in self._followed.values():
-                        self._open(followed)
+                        self._applying.open(followed)
             case m.CaptureStarted():
                 # a new mount: connections into the old one are dead
                 self._catching_up.admitted = False
@@ -217,20 +213,6 @@ class ReplicaApplier:
                 self._reactor.later(0, lambda: self._complete(message, deadline_s))
             case _:
                 pass
-
-    def _open(self, followed: Followed) -> None:
-        """Open the writing connection early: it keeps `-wal` and `-shm` there for readers."""
-        database = followed.database
-        if self._followed.get(database.name) is not followed:
-            return
-        if database.log.n_pages and not followed.needs_repair:
-            try:
-                database.writer()
-                database.seen()
-            except BusyError:  # an application has a transaction open from when it could write
-                self._reactor.later(OPEN_RETRY_S, lambda: self._open(followed))
-            except LiteMQError as error:
-                self._catching_up.needs_repair(followed, str(error))
 
     def _barrier(self, message: m.Barrier) -> None:
         asked = [each for name, each in self._followed.items() if message.database in ("", name)]
@@ -404,70 +386,6 @@ class ReplicaApplier:
         for message, data in followed.unstash():
             if followed.following.phase is Phase.LIVE:
                 self._live_records(message, [data])
-
-    # --- applying
-
-    def _apply(self) -> bool:
-        """Hand what is in the log to SQLite; true if there is more to do at once."""
-        more = False
-        now = time.monotonic()
-        for followed in self._followed.values():
-            database = followed.database
-            if followed.retry_s > now or followed.needs_repair:
-                continue
-            if followed.following.phase is Phase.REPAIRING:
-                continue
-            if database.caught_up and not database.log.pending_bytes:
-                continue
-            more = self._apply_one(followed) or more
-        return more
-
-    def _apply_one(self, followed: Followed) -> bool:
-        database = followed.database
-        try:
-            database.flush()
-            if not self._catching_up.admitted:
-                return False
-            more = database.apply()
-        except BusyError:
-            self._readers_in_the_way(followed)
-            return False
-        except (NotADatabaseError, TooOldError) as error:
-            database.close_writer()
-            self._catching_up.needs_repair(followed, str(error))
-            return False
-        except (StorageError, OSError) as error:
-            if followed.state != "failing":
-                self._log.warning("can't apply", db=database.name, reason=str(error))
-            followed.state = "failing"
-            if error.errno != errno.ENOSPC:  # a full disk: the connection keeps -shm for readers
-                database.close_writer()
-            self._retry(followed, FAILED_RETRY_S)
-            return False
-        followed.state = "ok"
-        if followed.busy_since_s is not None:
-            followed.busy_since_s = None
-            database.wait_for_readers(False)
-        self._applied(followed)
-        return more
-
-    def _readers_in_the_way(self, followed: Followed) -> None:
-        """Again soon. If that goes on, more seldom, but keeping new readers out for a moment.
-
-        Readers that overlap would otherwise never leave a rollback-mode database alone.
-        """
-        now = time.monotonic()
-        if followed.busy_since_s is None:
-            followed.busy_since_s = now
-        if now - followed.busy_since_s < IMPATIENT_S:
-            self._retry(followed, BUSY_RETRY_S)
-        else:
-            followed.database.wait_for_readers(True)
-            self._retry(followed, WAITED_RETRY_S)
-
-    def _retry(self, followed: Followed, after_s: float) -> None:
-        followed.retry_s = time.monotonic() + after_s
-        self._reactor.later(after_s, lambda: None)
 
     def _applied(self, followed: Followed) -> None:
         self._unacked.add(followed.database.name)

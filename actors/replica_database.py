@@ -12,20 +12,21 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from litemq.actors import file_image
+from litemq.actors.batches import Batch, merge
 from litemq.actors.damaged_log import open_log
 from litemq.actors.divergence import Divergence, keep, last_common, utc_now
 from litemq.actors.layout import Layout, PositionFile
 from litemq.errors import NotADatabaseError, StorageError
-from litemq.fs.dbpage import BusyError, PageReader, PageWriter
+from litemq.fs.dbpage import BusyError, PageWriter
 from litemq.fs.locks import wal_writer_active
-from litemq.fs.pages import bookkeeping, parse_header, with_bookkeeping
+from litemq.fs.pages import bookkeeping, parse_header
 from litemq.transport.messages import Head, WirePosition
 from litemq.txlog import ltx
-from litemq.txlog.checksums import lock_page, page_checksum
+from litemq.txlog.checksums import lock_page
 from litemq.txlog.epochs import EpochTable
 from litemq.txlog.ltx import Transaction
 from litemq.txlog.position import ZERO, Position
@@ -33,8 +34,6 @@ from litemq.txlog.segment_reader import SegmentReader
 
 #: what one SQLite transaction takes in at most, and what waits in memory (bytes of page images)
 BATCH_BYTES = 16 * 1024 * 1024
-#: pages read at once when the file is compared with the log
-COMPARE_PAGES = 256
 #: read from the log at once (bytes)
 READ_BYTES = 1024 * 1024
 #: how long a write keeps new readers out while it waits for those that are there
@@ -45,18 +44,6 @@ MODE_RETRY_S = 1.0
 KEEP_FILE_BYTES = 64 * 1024 * 1024
 #: pages that a killed primary may have beyond its log, in one transaction
 REST_BYTES = 1024 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Transactions merged into one: last image of each page, final size."""
-
-    pages: dict[int, bytes]
-    last: Position
-    commit: int
-    page_size: int
-    dropped: bool
-    bytes: int
 
 
 class ReplicaDatabase:
@@ -99,7 +86,7 @@ class ReplicaDatabase:
         self._unsaved_bytes = 0
         #: up to this TXID the file may have been brought before the last end of this actor
         self._doubtful = self.log.head.txid
-        self._fingerprint = _fingerprint(path)
+        self._fingerprint = file_image.fingerprint(path)
         #: whether the file is known to be what this log made it
         self.checked = not self.log.n_pages or self._left_alone() or handed_back
         self.unsynced = False
@@ -171,27 +158,27 @@ class ReplicaDatabase:
         self._pending_bytes = sum(
             len(data) for _, transaction in self._pending for _, data in transaction.pages
         )
-        self._fingerprint = _fingerprint(self.path)
+        self._fingerprint = file_image.fingerprint(self.path)
         self._unsaved_bytes += batch.bytes
         if self._unsaved_bytes > BATCH_BYTES:
             self.save()
         self.show()
         return not self.caught_up
 
-    def _next_batch(self) -> _Batch | None:
+    def _next_batch(self) -> Batch | None:
         flushed = self.log.range[1] or self.log.state.base.txid
         wanted = self.applied.txid + 1
         if wanted > flushed:
             return None
         if wanted <= self._doubtful:
             # What the file holds of this is not known: it must not show any state in between.
-            return _merge(self._logged(wanted, self._doubtful), limit=None)
+            return merge(self._logged(wanted, self._doubtful), limit=None)
         entries = [
             entry for entry in self._pending if wanted <= entry[1].header.max_txid <= flushed
         ]
         if not entries or entries[0][1].header.max_txid != wanted:
-            return _merge(self._logged(wanted, flushed), limit=BATCH_BYTES)
-        return _merge(entries, limit=BATCH_BYTES)
+            return merge(self._logged(wanted, flushed), limit=BATCH_BYTES)
+        return merge(entries, limit=BATCH_BYTES)
 
     def _logged(self, first: int, last: int) -> Iterator[tuple[int, Transaction]]:
         """Transactions from the log, with their epochs. Raises TooOldError, FormatError."""
@@ -201,7 +188,7 @@ class ReplicaDatabase:
                     yield self.log.epochs.at(first), ltx.decode(record)
                 first += 1
 
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: Batch) -> None:
         page1 = batch.pages.get(1)
         writer = self.writer()
         wal = writer.wal if page1 is None else parse_header(page1[:100]).wal
@@ -280,14 +267,14 @@ class ReplicaDatabase:
         left, self.log.state.fingerprint = self.log.state.fingerprint, ""
         if left:
             self.log.save_state()
-        return left == repr(_fingerprint(self._backing))
+        return left == repr(file_image.fingerprint(self._backing))
 
     def close(self, *, clean: bool) -> None:
         self.close_writer()
         with contextlib.suppress(Exception):  # a full disk: what is lost is redone
             self.save()
             if clean and self.checked:
-                self.log.state.fingerprint = repr(_fingerprint(self._backing))
+                self.log.state.fingerprint = repr(file_image.fingerprint(self._backing))
         self.log.close(clean=clean)
         self._position.close()
 
@@ -296,49 +283,13 @@ class ReplicaDatabase:
     @property
     def touched(self) -> bool:
         """Whether anyone but us has changed the file since the last batch."""
-        return _fingerprint(self.path) != self._fingerprint
+        return file_image.fingerprint(self.path) != self._fingerprint
 
     def file_checksums(self, beat: Callable[[], None]) -> tuple[int, bytes]:
-        """Page size and page checksums of the file as it is; (0, b"") when there is no readable
-        database.
-
-        `beat` is called now and then. Page 1 is taken with the log's bookkeeping bytes in place of
-        SQLite's own. Raises BusyError.
-        """
+        """Of the file as it is, with the log's bookkeeping bytes; see `file_image.checksums`."""
         if not os.path.exists(self.path) and os.path.exists(self._backing):
             raise BusyError(f"{self.path}: the mount is away")
-        if not os.path.exists(self.path) or not os.path.getsize(self.path):
-            return 0, b""
-        try:
-            with PageReader(str(self.path), busy_timeout_s=0.0) as reader:
-                header = reader.snapshot_header()
-                sums = self._read_checksums(reader, header.page_size, beat)
-                pages = len(sums) // 8
-                if pages not in (header.n_pages_in_header, self.log.n_pages):
-                    # Cut short or drawn out. SQLite would write its own count into page 1.
-                    sums = bytes(8) + sums[8:]
-                return header.page_size, sums
-        except NotADatabaseError:
-            return 0, b""
-
-    def _read_checksums(
-        self, reader: PageReader, page_size: int, beat: Callable[[], None]
-    ) -> bytes:
-        sums = bytearray()
-        lock = lock_page(page_size)
-        number = 1
-        while pages := reader.read(range(number, number + COMPARE_PAGES)):
-            for pgno in range(number, max(pages) + 1):
-                data = pages.get(pgno, b"")
-                if pgno == 1 and len(self._tail) == 12:
-                    data = with_bookkeeping(data, self._tail)
-                checksum = 0 if pgno == lock else page_checksum(pgno, data)
-                sums += checksum.to_bytes(8, "big")
-            if len(pages) < COMPARE_PAGES:
-                break
-            beat()
-            number += COMPARE_PAGES
-        return bytes(sums)
+        return file_image.checksums(self.path, self.log.n_pages, self._tail, beat)
 
     def differing_pages(self, beat: Callable[[], None]) -> list[int]:
         """Pages of the file that are not what the log says; only meaningful when caught up."""
@@ -357,7 +308,7 @@ class ReplicaDatabase:
 
     def seen(self) -> None:
         """The file as it is now is what it should be, or about to be looked at."""
-        self._fingerprint = _fingerprint(self.path)
+        self._fingerprint = file_image.fingerprint(self.path)
 
     # --- before a repair
 
@@ -398,13 +349,9 @@ class ReplicaDatabase:
             return None
         if len(numbers) * page_size > REST_BYTES:
             raise StorageError(f"{len(numbers)} pages of {self.name} are not in the log")
-        pages: dict[int, bytes] = {}
-        with PageReader(str(self.path), busy_timeout_s=0.0) as reader:
-            for at in range(0, len(numbers), COMPARE_PAGES):
-                pages.update(reader.read(numbers[at : at + COMPARE_PAGES]))
         return log.prepare(
             max(log.epochs.last, 1),
-            sorted(pages.items()),
+            file_image.pages(self.path, numbers),
             commit=count,
             page_size=page_size,
             timestamp_ms=time.time_ns() // 1_000_000,
@@ -455,25 +402,10 @@ class ReplicaDatabase:
         small = about.pages * about.page_size <= KEEP_FILE_BYTES
         write = None
         if about.pages and (needed or small):
-            write = functools.partial(self._copy_file, pages=about.pages, beat=beat)
+            write = functools.partial(
+                file_image.copy, self.path, pages=about.pages, tail=self._tail, beat=beat
+            )
         return keep(directory, about, self.directory / "log", checksums, write)
-
-    def _copy_file(self, fd: int, *, pages: int, beat: Callable[[], None]) -> None:
-        """The file as SQLite shows it, as far as it can. Raises OSError, BusyError."""
-        try:
-            with PageReader(str(self.path), busy_timeout_s=0.0) as reader:
-                size = reader.snapshot_header().page_size
-                for number in range(1, pages + 1, COMPARE_PAGES):
-                    last = min(number + COMPARE_PAGES, pages + 1)
-                    for pgno, data in reader.read(range(number, last)).items():
-                        if pgno == 1 and len(self._tail) == 12:
-                            data = with_bookkeeping(data, self._tail)
-                        os.pwrite(fd, data, (pgno - 1) * size)
-                    beat()
-        except BusyError:
-            raise
-        except (NotADatabaseError, StorageError):
-            return  # it is damaged or gone: the log has what there is
 
     def suspect(self) -> None:
         """The file is about to leave the states of the log.
@@ -527,38 +459,3 @@ class ReplicaDatabase:
         self.save()
         self.seen()
         self.show()
-
-
-def _merge(entries: Iterable[tuple[int, Transaction]], *, limit: int | None) -> _Batch | None:
-    """One batch of them, of `limit` bytes or a little more."""
-    batch: _Batch | None = None
-    for epoch, transaction in entries:
-        header = transaction.header
-        position = Position(epoch, header.max_txid, transaction.post_checksum)
-        if batch is None:
-            batch = _Batch({}, position, header.commit, header.page_size, False, 0)
-        elif limit is not None and batch.bytes > limit:
-            break
-        if header.commit == 0:
-            batch.dropped = True
-        if header.commit == 0 or header.page_size != batch.page_size:
-            batch.pages.clear()
-        elif header.commit < batch.commit:
-            for number in [number for number in batch.pages if number > header.commit]:
-                del batch.pages[number]
-        batch.pages.update(transaction.pages)
-        batch.bytes += sum(len(data) for _, data in transaction.pages)
-        batch.last, batch.commit, batch.page_size = position, header.commit, header.page_size
-    return batch
-
-
-def _fingerprint(path: Path) -> tuple[tuple[int, int, int] | None, ...]:
-    found: list[tuple[int, int, int] | None] = []
-    for suffix in ("", "-wal"):
-        try:
-            status = os.stat(f"{path}{suffix}")
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(found)

@@ -1,0 +1,122 @@
+"""Handing a replica's logs to SQLite, one batch after the other, whatever is in the way.
+
+Touches the files through the mount only, and only while it is admitted there. Always true: a
+database that cannot be written now is tried again, and the others go on.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+
+from litemq import log
+from litemq.actors.catching_up import CatchingUp
+from litemq.actors.followed import Followed
+from litemq.actors.following import Phase
+from litemq.actors.reactor import Reactor
+from litemq.errors import LiteMQError, NotADatabaseError, StorageError
+from litemq.fs.dbpage import BusyError
+from litemq.txlog.segment_reader import TooOldError
+
+BUSY_RETRY_S = 0.01
+#: from then on a batch waits for readers while it keeps new ones out, once in a while
+IMPATIENT_S = 0.5
+WAITED_RETRY_S = 0.25
+FAILED_RETRY_S = 0.5
+OPEN_RETRY_S = 0.1
+
+
+class Applying:
+    """The databases of one replica, and what is to be written to them."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        followed: dict[str, Followed],
+        catching_up: CatchingUp,
+        *,
+        applied: Callable[[Followed], None],
+    ) -> None:
+        """`followed` is the applier's; `applied` is told what shows more of its log now."""
+        self._reactor = reactor
+        self._followed = followed
+        self._catching_up = catching_up
+        self._applied = applied
+        self._log = log.get()
+
+    def open(self, followed: Followed) -> None:
+        """Open the writing connection early: it keeps `-wal` and `-shm` there for readers."""
+        database = followed.database
+        if self._followed.get(database.name) is not followed:
+            return
+        if database.log.n_pages and not followed.needs_repair:
+            try:
+                database.writer()
+                database.seen()
+            except BusyError:  # an application has a transaction open from when it could write
+                self._reactor.later(OPEN_RETRY_S, lambda: self.open(followed))
+            except LiteMQError as error:
+                self._catching_up.needs_repair(followed, str(error))
+
+    def apply(self) -> bool:
+        """Hand what is in the log to SQLite; true if there is more to do at once."""
+        more = False
+        now = time.monotonic()
+        for followed in self._followed.values():
+            database = followed.database
+            if followed.retry_s > now or followed.needs_repair:
+                continue
+            if followed.following.phase is Phase.REPAIRING:
+                continue
+            if database.caught_up and not database.log.pending_bytes:
+                continue
+            more = self._apply_one(followed) or more
+        return more
+
+    def _apply_one(self, followed: Followed) -> bool:
+        database = followed.database
+        try:
+            database.flush()
+            if not self._catching_up.admitted:
+                return False
+            more = database.apply()
+        except BusyError:
+            self._readers_in_the_way(followed)
+            return False
+        except (NotADatabaseError, TooOldError) as error:
+            database.close_writer()
+            self._catching_up.needs_repair(followed, str(error))
+            return False
+        except (StorageError, OSError) as error:
+            if followed.state != "failing":
+                self._log.warning("can't apply", db=database.name, reason=str(error))
+            followed.state = "failing"
+            if error.errno != errno.ENOSPC:  # a full disk: the connection keeps -shm for readers
+                database.close_writer()
+            self._retry(followed, FAILED_RETRY_S)
+            return False
+        followed.state = "ok"
+        if followed.busy_since_s is not None:
+            followed.busy_since_s = None
+            database.wait_for_readers(False)
+        self._applied(followed)
+        return more
+
+    def _readers_in_the_way(self, followed: Followed) -> None:
+        """Again soon. If that goes on, more seldom, but keeping new readers out for a moment.
+
+        Readers that overlap would otherwise never leave a rollback-mode database alone.
+        """
+        now = time.monotonic()
+        if followed.busy_since_s is None:
+            followed.busy_since_s = now
+        if now - followed.busy_since_s < IMPATIENT_S:
+            self._retry(followed, BUSY_RETRY_S)
+        else:
+            followed.database.wait_for_readers(True)
+            self._retry(followed, WAITED_RETRY_S)
+
+    def _retry(self, followed: Followed, after_s: float) -> None:
+        followed.retry_s = time.monotonic() + after_s
+        self._reactor.later(after_s, lambda: None)
