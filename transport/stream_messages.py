@@ -1,0 +1,137 @@
+"""Between nodes: the stream that all replicas hear, what one asks for, and what it gets.
+
+Records and pages travel beside these messages, as raw frames.
+"""
+
+from __future__ import annotations
+
+from litemq.transport.wire_values import (
+    U64,
+    AnswerAddress,
+    Count,
+    Head,
+    Message,
+    Name,
+    WirePosition,
+)
+
+
+class StreamHeartbeat(Message, frozen=True):
+    """Every database's head, several times a second: a lost message is noticed at once."""
+
+    node: Name
+    epoch: U64
+    sent_ms: U64
+    heads: list[Head]
+    final: bool
+
+
+class LiveRecords(Message, frozen=True):
+    """Records as they were logged (payload: back to back; no payload: fetch them)."""
+
+    node: Name
+    epoch: U64
+    head: Head
+    first_txid: U64
+    lengths: list[Count]
+
+
+class ReplicaAlive(Message, frozen=True):
+    """I am here, answers reach me there, and this is what my readers see."""
+
+    node: Name
+    answers: AnswerAddress
+    leaving: bool
+    applied: list[Head]
+
+
+class RequestRecords(Message, frozen=True):
+    """Send me the records after this position, as far as the credit goes."""
+
+    node: Name
+    answers: AnswerAddress
+    transfer: U64
+    database: Name
+    after: WirePosition
+    credit: Count
+
+
+class RequestRepair(Message, frozen=True):
+    """Send me every page whose checksum differs (payload.
+
+    My page checksums from `first_page` on).
+    """
+
+    node: Name
+    answers: AnswerAddress
+    transfer: U64
+    database: Name
+    page_size: Count
+    pages: Count
+    first_page: Count
+    final: bool
+    credit: Count
+
+
+class GrantCredit(Message, frozen=True):
+    """I have taken in that many bytes of the transfer."""
+
+    node: Name
+    transfer: U64
+    credit: Count
+
+
+class CancelTransfer(Message, frozen=True):
+    """I no longer want the transfer."""
+
+    node: Name
+    transfer: U64
+
+
+class RecordsChunk(Message, frozen=True):
+    """Records of a transfer (payload: back to back)."""
+
+    transfer: U64
+    database: Name
+    epoch: U64
+    epochs: list[tuple[U64, U64]]
+    first_txid: U64
+    lengths: list[Count]
+    last: bool
+
+
+class RepairNeeded(Message, frozen=True):
+    """The log no longer reaches back to that position, or the histories differ.
+
+    Ask for a repair.
+    """
+
+    transfer: U64
+    database: Name
+    reason: str
+
+
+class RepairPages(Message, frozen=True):
+    """Pages that differ (payload: the pages back to back, one LZ4 block)."""
+
+    transfer: U64
+    database: Name
+    page_size: Count
+    numbers: list[Count]
+
+
+class RepairDone(Message, frozen=True):
+    """All pages and all redo records have been sent; applied together they are this state."""
+
+    transfer: U64
+    database: Name
+    head: Head
+    epochs: list[tuple[U64, U64]]
+
+
+class TransferRefused(Message, frozen=True):
+    """The transfer ends here, for this reason; ask again later."""
+
+    transfer: U64
+    database: Name
+    reason: str
