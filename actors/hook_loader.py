@@ -53,6 +53,7 @@ def load(config: Config) -> bytes:
             raise _refusal(config, f"{file} is not loaded within {LOAD_S:.0f} s") from None
         finally:
             user_process.kill(process)
+            user_process.reap(process)
         data = os.pread(result, os.fstat(result).st_size, 0)
     except OSError as error:
         raise _refusal(config, f"no process for {file}: {error.strerror}") from error

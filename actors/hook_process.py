@@ -29,8 +29,6 @@ from litemq.hooks import RoleChanged
 MAX_DATAGRAM = 16 * 1024
 #: this much of what was printed is read at a time; a longer line is cut there (bytes)
 CHUNK_BYTES = 4096
-#: a killed process is waited for this long when the node ends
-REAP_S = 1.0
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,9 +128,8 @@ class HookProcess:
         os.close(self.printed_fd)
 
     def reap(self) -> None:
-        """Wait for a killed one; a moment, since one that hangs in the kernel may stay."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(REAP_S)
+        """Wait a moment for a killed one."""
+        user_process.reap(self._process)
 
 
 # --- in the hook's process

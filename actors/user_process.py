@@ -15,6 +15,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+#: a killed process is waited for this long at most, where anybody waits for it
+REAP_S = 1.0
+
 
 def start(
     module: str, words: Sequence[str], *, fds: Sequence[int], output: int
@@ -36,6 +39,12 @@ def start(
         pass_fds=fds,
         process_group=0,
     )
+
+
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a killed one; a moment only, since one that hangs in the kernel may stay."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(REAP_S)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
