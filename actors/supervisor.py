@@ -265,6 +265,8 @@ class Supervisor:
 
     def _role_changed(self, change: RoleChange, reason: str) -> None:
         self._change, wanted = None, change.wanted
+        # first: what is started below takes milliseconds that the election need not wait
+        self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, reason))
         if reason:
             self._log.warning(
                 "the role has not changed", wanted=_role(wanted.primary), reason=reason
@@ -281,7 +283,6 @@ class Supervisor:
                 self._hook.deposed(self._epoch, self._why)
         self._app.role_changed(done=not reason)
         self._look_ready()
-        self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, reason))
 
     def _tell_election(self, message: m.Message) -> None:
         self._send(self._endpoints.election, message)

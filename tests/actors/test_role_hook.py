@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import re
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from litemq.actors import hook_loader
 from litemq.actors.reactor import Reactor
 from litemq.actors.role_hook import MAX_LINES, RoleHook
 from litemq.errors import ConfigError
+from litemq.hooks import RoleChanged
 
 NODE = """
 [node]
@@ -242,6 +246,33 @@ def test_hook_when_the_node_stops_then_a_call_has_a_moment(driver: Driver) -> No
     hook.close()
     assert has_ended(int(driver.lines()[0]))
     assert len(driver.events("hook called")) == 1
+
+
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+PAGE = OPERATIONS.partition("### When the role changes")[2].partition("<!-- begin")[0]
+
+
+def test_example_when_typed_then_it_does_what_it_says(driver: Driver) -> None:
+    """The function of docs/operations.md, and its keys in a file of a node."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    election, app = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    hook = driver.load(code.replace("/run/", f"{driver.base}/"))
+    head = NODE.partition("[election]")[0].replace("{base}", str(driver.base))
+    file = driver.base / "example.toml"
+    file.write_text(head + election + app)
+    config = configuration.load(file)
+    assert config.on_change == (driver.base / "hooks.py", "changed")
+    assert config.app.on_role_change == "restart"
+    hook.serves(7, "it was asked for")
+    driver.wait("hook returned")
+    assert json.loads((driver.base / "litemq-role").read_text()) == {
+        "role": "primary", "primary": "tcp://127.0.0.1:7100",
+    }  # fmt: skip
+    printed = [each["text"] for each in driver.events("hook printed")]
+    assert printed == ["a is primary in epoch 7: it was asked for"]
+    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.+?) \|", PAGE, re.M)))) >= {
+        field.name for field in dataclasses.fields(RoleChanged)
+    }
 
 
 UNREADY = {
