@@ -135,7 +135,7 @@ class AppCommand:
         process = self._process
         self.watch()
         self._changing = False
-        if process is None or process is not self._process or process.poll() is not None:
+        if process is None or process.poll() is not None:
             return
         if not done or self._told or self._node_ends:
             return

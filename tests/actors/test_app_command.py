@@ -184,19 +184,25 @@ def test_restart_when_the_command_ends_by_itself_meanwhile_then_that_was_it(
     assert driver.ended == []
 
 
+@pytest.mark.parametrize("deaf", [["deaf"], []], ids=["command and child", "child alone"])
 def test_restart_when_the_command_or_its_children_are_deaf_then_they_are_killed_first(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
+    driver: Driver,
+    monkeypatch: pytest.MonkeyPatch,
+    logs: list[MutableMapping[str, Any]],
+    deaf: list[str],
 ) -> None:
     """None of them runs when the successor does."""
     monkeypatch.setattr(app_command, "STOP_S", 0.3)
-    made = driver.start("restart", "child", "deaf")
+    command = driver.start("restart", "child", *deaf)
     first = [pid for _, pid in driver.lines()]
-    made.role_changes()
-    made.role_changed(done=True)
-    driver.until_lines("child", "start", "term", "child", "start")
+    command.role_changes()
+    command.role_changed(done=True)
+    while not any("to be restarted" in each["event"] for each in logs):
+        driver.turn()
     assert [each["log_level"] for each in logs if "does not stop" in each["event"]] == ["warning"]
     for pid in first:
-        assert has_ended(pid)
+        eventually(lambda pid=pid: has_ended(pid))  # SIGKILL is on its way at most
+    driver.until_lines("child", "start", "term", "child", "start")
 
 
 def test_restart_when_the_node_is_told_to_stop_then_it_is_not_started_again(
