@@ -102,7 +102,6 @@ def test_hook_when_the_primary_is_moved_then_both_nodes_are_told(electorate: Ele
         ]
         # the node's stdout and stderr, all of it
         assert all(json.loads(line) for line in node.stderr().splitlines())
-    assert told(electorate, new)[-1]["since_us"] // 1000 - new.status().since_ms in range(1000)  # type: ignore[union-attr]
 
 
 def test_hook_when_it_hangs_then_the_election_goes_on_and_the_newest_is_told(

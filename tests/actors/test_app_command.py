@@ -192,7 +192,7 @@ def test_restart_when_the_command_or_its_children_are_deaf_then_they_are_killed_
     deaf: list[str],
 ) -> None:
     """None of them runs when the successor does."""
-    monkeypatch.setattr(app_command, "STOP_S", 0.3)
+    monkeypatch.setattr(app_command, "STOP_S", 1.0)
     command = driver.start("restart", "child", *deaf)
     first = [pid for _, pid in driver.lines()]
     command.role_changes()
