@@ -1,8 +1,9 @@
 """The actors of a node: started, heard of, restarted, stopped.
 
 Owns their processes through the nursery. Does not know what they do, nor what roles there are.
-Always true: an actor that has not been heard for `hung-after` is killed, one that ended by itself
-is started again after a pause, and one that keeps crashing is reported once.
+Always true: an actor that has not been heard for `hung-after` is killed, unless it waits for a
+disk; one that ended by itself is started again after a pause, and one that keeps crashing is
+reported once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from functools import partial
 import psutil
 
 from litemq import log
+from litemq.actors import stalls
 from litemq.actors.nursery import Exited, Nursery, Started
 from litemq.actors.reactor import Reactor
 from litemq.actors.restarts import Restarts
@@ -190,8 +192,14 @@ class Crew:
             if actor.alive is None:  # a cold disk can take its time over the imports
                 patience_s = max(patience_s, START_S)
             if actor.pid and now - actor.heard_s > patience_s:
-                self._log.warning("actor gives no sign of life; killed", hung=actor.name)
+                stall = stalls.look(actor.pid)
                 actor.heard_s = now
+                if stall.by_disk:  # it could not even be killed, and will go on by itself
+                    self._log.warning("actor waits for the disk", hung=actor.name, at=str(stall))
+                    continue
+                self._log.warning(
+                    "actor gives no sign of life; killed", hung=actor.name, at=str(stall)
+                )
                 kill(actor.pid, signal.SIGKILL)
 
     def status(self) -> list[m.ActorStatus]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +16,7 @@ from litemq import log
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
 from litemq.actors.lease_service import LeaseService
+from litemq.actors.orders import Order, Orders, Wait
 from litemq.actors.reactor import Reactor
 from litemq.config import Config, request_address
 from litemq.election import actions as a
@@ -40,8 +40,11 @@ NEVER_NS = 1 << 62
 #: whoever was asked to hand over has this long
 TAKE_OVER_S = 10.0
 ASK_AGAIN_S = 0.5
-#: an order that nobody answers is given up, and what follows goes on
-ORDER_S = 20.0
+#: a successor has this long for what was committed while writers were being stopped
+LAST_DRAIN_S = 1.0
+
+#: whether a message is what is waited for
+Answered = Callable[[m.Message], bool | Wait]
 
 
 class ElectionWatcher:
@@ -71,10 +74,9 @@ class ElectionWatcher:
             renew_s=min(0.25, self._service.pace_s),
             look_s=0.5,
         )
-        #: orders to the other actors: what to do, and whether it is done at once
-        self._orders: deque[Callable[[], bool]] = deque()
-        self._order = 0
-        self._waits_for: Callable[[m.Message], bool] | None = None
+        self._orders = Orders(self._reactor)
+        #: who had everything when it was asked last
+        self._successor = ""
         self._tick_s = float("inf")
         self._holder: Holder | None = None
         self._asked: dict[int, tuple[int, str]] = {}
@@ -191,9 +193,15 @@ class ElectionWatcher:
                     self._log.info("election", told=text)
             case a.Stop():
                 self._to_supervisor.send(m.ElectionLeft())
+            case a.FenceCommits():
+                # what was to be accepted is of no use any more
+                voids = (a.AcceptCommits, a.HoldWrites, a.WaitForReplica, a.BecomePrimary)
+                self._orders.add(self._order(action), voids=voids)
             case _:
-                self._orders.append(lambda: self._give(action))
-                self._next_order()
+                self._orders.add(self._order(action))
+
+    def _order(self, action: a.Action) -> Order:
+        return Order(type(action), lambda: self._give(action))
 
     def _ask_for_hand_over(self, request: int, primary: Holder, deadline_s: float) -> None:
         """Again and again: the answer is the lease; it may not know yet that this node follows."""
@@ -223,25 +231,8 @@ class ElectionWatcher:
 
     # --- orders to the other actors, one after the other
 
-    def _next_order(self) -> None:
-        while self._waits_for is None and self._orders:
-            order = self._orders.popleft()
-            self._order += 1
-            if not order():
-                number = self._order
-                self._reactor.later(ORDER_S, partial(self._give_up, number))
-
-    def _give_up(self, number: int) -> None:
-        if self._waits_for is not None and self._order == number:
-            self._waits_for = None
-            self._next_order()
-
-    def _done(self) -> None:
-        self._waits_for = None
-        self._next_order()
-
-    def _give(self, action: a.Action) -> bool:
-        """Give one order; whether it is done at once."""
+    def _give(self, action: a.Action) -> Wait | None:
+        """Give one order; what to wait for, if it is not done at once."""
         match action:
             case a.AcceptCommits(epoch, until_s):
                 until_ns = NEVER_NS if until_s == float("inf") else int(until_s * 1e9)
@@ -250,43 +241,40 @@ class ElectionWatcher:
                 self._send_fuse(m.HoldWrites(epoch))
             case a.FenceCommits(attempt):
                 if self._to_fuse is not None:
-                    self._send_fuse(m.FenceWrites(self._endpoints.election, attempt))
-                    self._waits_for = lambda got: self._fenced(got, attempt)
-                    return False
+                    question = m.FenceWrites(self._endpoints.election, attempt)
+                    return Wait(partial(self._send_fuse, question), self._fenced(attempt))
                 self._happened(e.Fenced(attempt))
             case a.WaitForReplica(attempt, target, until_s):
-                self._to_log.send(m.Barrier(attempt, self._endpoints.election))
-                self._waits_for = lambda got: self._drain(got, attempt, target, until_s)
-                return False
+                self._successor = ""
+
+                def drained() -> None:
+                    self._successor = target
+                    self._happened(e.DrainedTo(attempt, target))
+
+                return self._drain(attempt, target, until_s, drained, lambda: None)
             case a.BecomePrimary(epoch):
-                self._change_role(
-                    m.ChangeRole(
-                        True, epoch, self._config.node.name, self._config.stream.listen,
-                        self._state.why,
-                    )
+                wanted = m.ChangeRole(
+                    True, epoch, self._config.node.name, self._config.stream.listen,
+                    self._state.why,
                 )  # fmt: skip
-                self._waits_for = lambda got: self._promoted(got, epoch)
-                return False
+                return self._change_role(wanted, self._promoted(epoch))
             case a.BecomeReplica(attempt):
                 self._holder = None
-                self._change_role(
-                    m.ChangeRole(False, self._state.epoch_seen, "", "", self._state.why)
-                )
-                self._waits_for = lambda got: self._demoted(got, attempt)
-                return False
+                wanted = m.ChangeRole(False, self._state.epoch_seen, "", "", self._state.why)
+                return self._change_role(wanted, self._demoted(attempt))
             case a.Follow(holder):
                 self._holder = holder
                 self._follow()
             case _:
                 raise AssertionError(f"nobody carries out {action}")
-        return True
+        return None
 
     def _send_fuse(self, message: m.Message) -> None:
         if self._to_fuse is not None:
             self._to_fuse.send(message)
 
-    def _change_role(self, wanted: m.ChangeRole) -> None:
-        self._to_supervisor.send(wanted)
+    def _change_role(self, wanted: m.ChangeRole, answered: Answered) -> Wait:
+        return Wait(partial(self._to_supervisor.send, wanted), answered, repeat=False)
 
     def _follow(self) -> None:
         """Told again and again: the applier may have been started anew."""
@@ -294,52 +282,78 @@ class ElectionWatcher:
         if holder is not None and isinstance(self._state.role, states.Replica | states.Candidate):
             self._to_log.send(m.Follow(holder.node, holder.address, holder.epoch))
 
-    def _fenced(self, got: m.Message, attempt: int) -> bool:
-        if not (isinstance(got, m.WritesFenced) and got.attempt == attempt):
-            return False
-        self._happened(e.Fenced(attempt))
-        return True
+    def _fenced(self, attempt: int) -> Answered:
+        def answered(got: m.Message) -> bool | Wait:
+            if not (isinstance(got, m.WritesFenced) and got.attempt == attempt):
+                return False
+            successor, self._successor = self._successor, ""
+            done = partial(self._happened, e.Fenced(attempt))
+            if not successor:
+                done()
+                return True
+            # what had begun could end while the successor was waited for
+            until_s = time.monotonic() + LAST_DRAIN_S
+            return self._drain(attempt, successor, until_s, done, done)
 
-    def _promoted(self, got: m.Message, epoch: int) -> bool:
-        if not (isinstance(got, m.RoleChanged) and got.primary and got.epoch == epoch):
-            return False
-        if got.reason:
-            self._happened(e.PromotionFailed(epoch, got.reason))
-        else:
-            self._happened(e.Promoted(epoch))
-        return True
+        return answered
 
-    def _demoted(self, got: m.Message, attempt: int) -> bool:
-        if not (isinstance(got, m.RoleChanged) and not got.primary):
-            return False
-        self._happened(e.Demoted(attempt))
-        return True
+    def _promoted(self, epoch: int) -> Answered:
+        def answered(got: m.Message) -> bool:
+            if not (isinstance(got, m.RoleChanged) and got.primary and got.epoch == epoch):
+                return False
+            failed = e.PromotionFailed(epoch, got.reason)
+            self._happened(failed if got.reason else e.Promoted(epoch))
+            return True
 
-    def _drain(self, got: m.Message, attempt: int, target: str, until_s: float) -> bool:
-        """Everything that was committed is in the log; now the target must show it."""
-        if not (isinstance(got, m.BarrierReached) and got.request == attempt):
-            return False
-        left_ms = max(int((until_s - time.monotonic()) * 1000), 0)
-        self._to_publisher.send(
-            m.DrainReplicas(self._endpoints.election, left_ms, got.heads, target)
-        )
-        self._waits_for = lambda answer: self._drained(answer, attempt, target)
-        return False
+        return answered
 
-    def _drained(self, got: m.Message, attempt: int, target: str) -> bool:
-        if not isinstance(got, m.ReplicasDrained):
-            return False
-        if got.complete:
-            self._happened(e.DrainedTo(attempt, target))
-        return True
+    def _demoted(self, attempt: int) -> Answered:
+        def answered(got: m.Message) -> bool:
+            if not (isinstance(got, m.RoleChanged) and not got.primary):
+                return False
+            self._happened(e.Demoted(attempt))
+            return True
+
+        return answered
+
+    def _drain(
+        self,
+        attempt: int,
+        target: str,
+        until_s: float,
+        done: Callable[[], None],
+        late: Callable[[], None],
+    ) -> Wait:
+        """Have everything that was committed in the log, then wait until the target shows it."""
+
+        def logged(got: m.Message) -> bool | Wait:
+            if not (isinstance(got, m.BarrierReached) and got.request == attempt):
+                return False
+            heads = got.heads
+
+            def ask() -> None:
+                left_ms = max(int((until_s - time.monotonic()) * 1000), 0)
+                self._to_publisher.send(
+                    m.DrainReplicas(self._endpoints.election, left_ms, heads, target, attempt)
+                )
+
+            return Wait(ask, shown, until_s, given_up=late)
+
+        def shown(got: m.Message) -> bool:
+            if not (isinstance(got, m.ReplicasDrained) and got.request == attempt):
+                return False
+            if not got.complete:
+                return False  # time is up
+            done()
+            return True
+
+        question = m.Barrier(attempt, self._endpoints.election)
+        return Wait(partial(self._to_log.send, question), logged, until_s, given_up=late)
 
     # --- messages
 
     def _handle(self, message: m.Message, _payload: list[bytes]) -> None:
-        waits_for = self._waits_for
-        if waits_for is not None and waits_for(message):
-            if self._waits_for is waits_for:
-                self._done()
+        if self._orders.answer(message):
             return
         match message:
             case m.NodeStatus():

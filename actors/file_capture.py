@@ -118,6 +118,16 @@ class FileCapture:
         finally:
             tail.close()
 
+    def settle(self, tracked: Tracked) -> bool:
+        """Take all that is committed, at the end; false if somebody may be about to end a commit.
+
+        In WAL mode a commit ends in shared memory: writers that are refused cannot begin, but one
+        that was stopped behind its last frame may publish it when it wakes.
+        """
+        being_written = tracked.wal is not None and tracked.wal.being_written
+        self._wals.take_published(tracked)
+        return not being_written
+
     def hand_back(self, tracked: Tracked) -> None:
         """What a replica needs to know of the file, if this node becomes one."""
         if not tracked.log.n_pages:

@@ -265,9 +265,14 @@ class FuseCapture:
     @property
     def refuse_errno(self) -> int:
         """Errno for every write that starts or extends a transaction; 0: go ahead."""
-        if self._refused or time.monotonic() < self._accepts_until_s:
+        if self._refused or not self.fenced:
             return self._refused
         return errno_of.EROFS
+
+    @property
+    def fenced(self) -> bool:
+        """Whether the lease may have ended; never on a replica, nor where the primary is fixed."""
+        return time.monotonic() >= self._accepts_until_s
 
     def _open_gate(self, number: int, captured_end: int) -> None:
         gate = self._gates.pop(number, None)

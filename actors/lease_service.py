@@ -62,6 +62,8 @@ class LeaseService:
         self._view: View | None = None
         #: the epoch of the lease that is held, 0 if none is
         self._held = 0
+        #: a name that may never come to be is tried for the cluster
+        self._founding = False
         self._since_ms = time.time_ns() // 1_000_000
         #: how far this node is; the actor keeps it up to date
         self.positions: Positions = {}
@@ -87,16 +89,18 @@ class LeaseService:
 
     def _seen(self, seen: View | LiteMQError) -> None:
         if isinstance(seen, LiteMQError):
+            other = isinstance(seen, OtherClusterError)
             index = seen.index if isinstance(seen, OtherClusterError) else 0
-            self._view = None
-            self._complain(seen)
-            self._happened(e.LeaseUnavailable(str(seen)))
+            if not (other and self._founding):
+                self._view = None
+                self._complain(seen)
+                self._happened(e.LeaseUnavailable(str(seen)))
             self._watching.call(lambda: time.sleep(PAUSE_S), lambda _: self.watch(index))
             return
         self._failed = ""
         self._view = seen
         last = seen.holder or seen.last
-        if last is not None and not self._lease.identity.cluster:
+        if last is not None and not self._layout.read_cluster():
             self._join(last.cluster)
         self.look()
         self.watch(seen.index)
@@ -133,7 +137,8 @@ class LeaseService:
 
     def acquire(self, attempt: int, above: int) -> None:
         """Ask for the lease; a cluster that has no name yet gets one."""
-        founding = "" if self._lease.identity.cluster else secrets.token_hex(8)
+        founding = "" if self._layout.read_cluster() else secrets.token_hex(8)
+        self._founding = bool(founding)
 
         def ask() -> Grant:
             if founding:
@@ -141,13 +146,14 @@ class LeaseService:
             try:
                 return self._lease.acquire(above, self.positions)
             except LiteMQError:
-                if founding:
-                    self._lease.join("")
+                if founding:  # another node may have been faster
+                    self._lease.join(self._layout.read_cluster())
                 raise
 
         self._calling.call(ask, partial(self._acquired, attempt, founding))
 
     def _acquired(self, attempt: int, founding: str, got: Grant | LiteMQError) -> None:
+        self._founding = False
         match got:
             case Grant(epoch=epoch, deadline_s=deadline_s, wait_s=wait_s):
                 if founding:
@@ -200,7 +206,7 @@ class LeaseService:
             self._since_ms = time.time_ns() // 1_000_000
         identity = self._lease.identity
         member = Member(
-            cluster=identity.cluster,
+            cluster="" if self._founding else identity.cluster,
             node=identity.node,
             instance=identity.instance,
             address=identity.address,

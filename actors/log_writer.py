@@ -111,10 +111,11 @@ class LogWriter:
         self._group.announce(self._tracked.values())
         self._ask_for_resync()
         reactor.run()
+        settled = [tracked for tracked in self._tracked.values() if self._files.settle(tracked)]
         self._group.flush()
         for tracked in self._tracked.values():
             with contextlib.suppress(LiteMQError):
-                if not self._group.stalled_errno:
+                if tracked in settled and not self._group.stalled_errno:
                     self._files.hand_back(tracked)
                 tracked.log.close(clean=not self._group.stalled_errno)
         close_all()

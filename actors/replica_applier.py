@@ -47,6 +47,7 @@ BUSY_RETRY_S = 0.01
 IMPATIENT_S = 0.5
 WAITED_RETRY_S = 0.25
 FAILED_RETRY_S = 0.5
+OPEN_RETRY_S = 0.1
 #: a primary that has not been heard for this long is not there
 PRIMARY_SILENT_S = 3.0
 
@@ -210,20 +211,24 @@ class ReplicaApplier:
                 if epoch >= self._epoch:
                     # not now: the stream's receiver may be the next to be drained
                     self._reactor.later(0, lambda: self._follow_primary(node, address))
-            case m.CompleteLog(reply_to=reply_to):
-                reply, deadline_s = Sender(reply_to), time.monotonic() + COMPLETE_S
+            case m.CompleteLog():
+                deadline_s = time.monotonic() + COMPLETE_S
                 self._reactor.later(0, lambda: self._follow_primary("", ""))
-                self._reactor.later(0, lambda: self._complete(reply, deadline_s))
+                self._reactor.later(0, lambda: self._complete(message, deadline_s))
             case _:
                 pass
 
     def _open(self, followed: Followed) -> None:
         """Open the writing connection early: it keeps `-wal` and `-shm` there for readers."""
         database = followed.database
+        if self._followed.get(database.name) is not followed:
+            return
         if database.log.n_pages and not followed.needs_repair:
             try:
                 database.writer()
                 database.seen()
+            except BusyError:  # an application has a transaction open from when it could write
+                self._reactor.later(OPEN_RETRY_S, lambda: self._open(followed))
             except LiteMQError as error:
                 self._catching_up.needs_repair(followed, str(error))
 
@@ -266,16 +271,17 @@ class ReplicaApplier:
             self._reactor.on_message(self._stream, self._from_stream)
             self._send_presence()
 
-    def _complete(self, reply: Sender, deadline_s: float) -> None:
+    def _complete(self, asked: m.CompleteLog, deadline_s: float) -> None:
         """Apply all that is in the log, then say so; or why that can't be done."""
         reason = self._why_incomplete()
         if reason and time.monotonic() < deadline_s:
-            self._reactor.later(COMPLETE_LOOK_S, lambda: self._complete(reply, deadline_s))
+            self._reactor.later(COMPLETE_LOOK_S, lambda: self._complete(asked, deadline_s))
             return
         if not reason:
             for followed in self._followed.values():
                 followed.database.save()
-        reply.send(m.LogCompleted(reason))
+        reply = Sender(asked.reply_to)
+        reply.send(m.LogCompleted(reason, asked.epoch))
         reply.close()
 
     def _why_incomplete(self) -> str:

@@ -21,6 +21,7 @@ from litemq.actors.divergence import Divergence, keep, last_common, utc_now
 from litemq.actors.layout import Layout, PositionFile
 from litemq.errors import NotADatabaseError, StorageError
 from litemq.fs.dbpage import BusyError, PageReader, PageWriter
+from litemq.fs.locks import wal_writer_active
 from litemq.fs.pages import bookkeeping, parse_header, with_bookkeeping
 from litemq.transport.messages import Head, WirePosition
 from litemq.txlog import ltx
@@ -222,9 +223,11 @@ class ReplicaDatabase:
     def writer(self) -> PageWriter:
         """The connection that writes.
 
-        Made when first needed, kept so that `-wal` and `-shm` stay.
+        Made when first needed, kept so that `-wal` and `-shm` stay. Raises BusyError.
         """
         if self._writer is None:
+            if self.unlogged:
+                self._refuse_beside_a_writer()
             if not os.path.lexists(self.path):
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
                 os.close(fd)
@@ -234,6 +237,13 @@ class ReplicaDatabase:
                 guarded=self.path == self._backing,
             )
         return self._writer
+
+    def _refuse_beside_a_writer(self) -> None:
+        """None can begin any more. One that had begun may still publish frames it has written."""
+        # before the connection is opened: closing this descriptor would drop its locks
+        with contextlib.suppress(FileNotFoundError), open(f"{self.path}-shm", "rb") as index:
+            if wal_writer_active(index.fileno()):
+                raise BusyError(f"{self.name}: an application is about to end a transaction")
 
     def wait_for_readers(self, wait: bool) -> None:
         """Have writes wait a moment for readers, keeping new ones out; or give way at once."""
@@ -354,7 +364,8 @@ class ReplicaDatabase:
     def log_rest(self, beat: Callable[[], None]) -> int:
         """Log what the file has beyond the log, as one transaction; how many pages it has.
 
-        The node was killed, or lost power, as the primary. Raises BusyError, StorageError.
+        The node was killed, or lost power, as the primary, or it ceased to be one while an
+        application was about to end a commit. Raises BusyError, StorageError.
         """
         record = None
         try:

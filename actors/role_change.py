@@ -55,7 +55,7 @@ class RoleChange:
         if self.wanted.primary:
             self._ask(
                 self._endpoints.capture,
-                m.CompleteLog(self._endpoints.control),
+                m.CompleteLog(self._endpoints.control, self.wanted.epoch),
                 m.LogCompleted,
             )
         else:
@@ -63,6 +63,12 @@ class RoleChange:
             self._waits_until_ready = True
             self._reactor.later(READY_S, self._close_writes)
             self.look_ready()
+
+    def abandon(self) -> None:
+        """Another role is wanted; end at once as long as nothing has changed."""
+        if self._waits_for is m.LogCompleted:
+            self._waits_for = None
+            self._end("another role is wanted")
 
     def _close_writes(self) -> None:
         if self._waits_until_ready:
@@ -72,6 +78,8 @@ class RoleChange:
     def answered(self, message: m.Message) -> None:
         """One of the actors has answered; of earlier steps, that counts for nothing."""
         if self._waits_for is None or not isinstance(message, self._waits_for):
+            return
+        if isinstance(message, m.LogCompleted) and message.epoch != self.wanted.epoch:
             return
         self._waits_for = None
         match message:

@@ -150,7 +150,7 @@ class StreamPublisher:
             return
         self._drain = None
         reply = Sender(asked.reply_to)
-        reply.send(m.ReplicasDrained(complete))
+        reply.send(m.ReplicasDrained(complete, asked.request))
         reply.close()
 
     # --- from replicas

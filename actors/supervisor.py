@@ -43,6 +43,7 @@ LOCK_PAUSE_S = 0.02
 DRAIN_STEP_S = 5.0
 #: handing over takes at most this long when the node stops
 LEAVE_S = 8.0
+ASK_AGAIN_S = 0.5
 
 
 class Supervisor:
@@ -59,6 +60,8 @@ class Supervisor:
         self._nursery: Nursery | None = None
         self._crew: Crew | None = None
         self._change: RoleChange | None = None
+        #: the role that was asked for meanwhile
+        self._wanted: m.ChangeRole | None = None
         self._why = "started"
         self._since_ms = time.time_ns() // 1_000_000
         self._app = AppCommand(
@@ -253,9 +256,12 @@ class Supervisor:
         if not wanted.primary and not self._primary and self._change is None:
             self._tell_election(m.RoleChanged(False, wanted.epoch, ""))
             return
-        if self._draining or self._change is not None:
-            reason = "the node stops" if self._draining else "the role is being changed already"
-            self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, reason))
+        if self._draining:
+            self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, "the node stops"))
+            return
+        if self._change is not None:
+            self._wanted = wanted  # the last one counts
+            self._change.abandon()
             return
         self._change = RoleChange(
             self._config, self._crew, self._reactor, wanted, done=self._role_changed
@@ -282,6 +288,9 @@ class Supervisor:
             if self._hook is not None and not self._primary and not first:
                 self._hook.deposed(self._epoch, self._why)
         self._app.role_changed(done=not reason)
+        following, self._wanted = self._wanted, None
+        if following is not None:
+            self._change_role(following)
         self._look_ready()
 
     def _tell_election(self, message: m.Message) -> None:
@@ -292,6 +301,8 @@ class Supervisor:
         if self._change is not None:
             self._change.look_ready()
             return
+        if self._wanted is not None:
+            return  # the next change begins at once
         ready = self._crew.ready
         if ready and not self._ready:
             self._log.info("node is ready", role=self._role, path=str(self._config.mount.path))
@@ -350,15 +361,21 @@ class Supervisor:
             self._drain()
             return
         self._leaving = True
-        self._send(self._endpoints.election, m.LeaveElection())
+        end_s = time.monotonic() + LEAVE_S
 
-        def late() -> None:
-            if self._leaving:
+        def ask() -> None:
+            if not self._leaving:
+                return
+            if time.monotonic() >= end_s:
                 self._leaving = False
                 self._log.warning("the election does not let go; stopping all the same")
                 self._drain()
+                return
+            # again, since the watcher may have been started anew
+            self._send(self._endpoints.election, m.LeaveElection())
+            self._reactor.later(ASK_AGAIN_S, ask)
 
-        self._reactor.later(LEAVE_S, late)
+        ask()
 
     def _drain(self) -> None:
         """Close the mount to writers, have everything logged, have the replicas catch up.

@@ -146,7 +146,9 @@ def _answer_standby(step: Step, event: Event, role: Replica | Candidate) -> None
         case PromoteRequested(request, by), _ if by == step.rules.node:
             handover.ask_primary(step, role, request)
         case ((HandoffRequested(request) | PromoteRequested(request)), _):
-            step.answer(request, f"{step.rules.node} is not the primary")
+            primary = step.state.following
+            known = "" if primary is None else f", {primary.node} is"
+            step.answer(request, f"{step.rules.node} is not the primary{known}")
         case StopRequested(), _:
             leaving.stop(step, "it was asked for")
         case Tick(), Candidate():

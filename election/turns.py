@@ -99,6 +99,7 @@ class Step:
         before = self.state.role
         if successor is None and isinstance(before, Primary) and before.handover is not None:
             self.answer(before.handover.request, why)
+            stopping = stopping or before.handover.stopping
         role = Demoting(Leaving.FENCING, attempt, epoch, deadline_s, successor, request, stopping)
         self.become(role, why, warn=warn)
 

@@ -171,6 +171,10 @@ class Gatekeeper(Protocol):
         """Errno for every write that starts or extends a transaction; 0: go ahead."""
 
     @property
+    def fenced(self) -> bool:
+        """Whether this primary's lease may have ended: no transaction may end by a commit."""
+
+    @property
     def holding(self) -> Event[None] | None:
         """Set while writers are to wait; they go on when it happens."""
 

@@ -241,6 +241,7 @@ class JournalFile(File):
 
     async def write(self, offset: int, data: bytes) -> int:
         if offset == 0 and data == ZEROED_JOURNAL_HEADER:
+            self._check_may_end()
             commit = self._take()
             written = os.pwrite(self.fd, data, 0)
             await self._ended(commit)
@@ -254,14 +255,22 @@ class JournalFile(File):
             self.check_writable()
             self._resize(size)
             return
+        self._check_may_end()
         commit = self._take()
         self._resize(0)
         await self._ended(commit)
 
     async def unlink(self) -> None:
+        self._check_may_end()
         commit = self._take()
         os.unlink(self.path)
         await self._ended(commit)
+
+    def _check_may_end(self) -> None:
+        # Its pages may have been written while the lease lasted, but this is what commits them. The
+        # journal stays, and is rolled back by whoever may write next.
+        if self.gatekeeper.fenced and self.capture.changed:
+            raise OSError(EROFS, os.strerror(EROFS))
 
     def _take(self) -> Commit | None:
         # Read before the journal ends, handed over after: should this process die in between, the
@@ -323,6 +332,9 @@ class WalFile(File):
         return written
 
     async def fsync(self) -> None:
+        # SQLite publishes a synced commit after this, and one that is not synced without asking
+        if self.gatekeeper.fenced and self.capture.uncaptured:
+            raise OSError(EROFS, os.strerror(EROFS))
         await super().fsync()
         self.fsync_expected = True
 

@@ -96,7 +96,16 @@ def writer_active(fd: int) -> bool:
 
     Also true of a lock held by this process through another descriptor, if it is SQLite's.
     """
-    query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, RESERVED_BYTE, 1, 0)
+    return _held(fd, RESERVED_BYTE)
+
+
+def wal_writer_active(fd: int) -> bool:
+    """Whether someone is in a write transaction in WAL mode; `fd` is `-shm` of the mount."""
+    return _held(fd, WAL_WRITE_BYTE)
+
+
+def _held(fd: int, byte: int) -> bool:
+    query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, query)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 

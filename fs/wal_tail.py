@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from litemq.errors import FormatError
-from litemq.fs.locks import WalLocks
+from litemq.fs.locks import WalLocks, wal_writer_active
 from litemq.fs.wal import (
     BLANK_SALTS,
     FRAME_HEADER_BYTES,
@@ -107,6 +107,11 @@ class WalTail:
         """Keep the WAL as it is until the locks are released; None if somebody is at it."""
         locks = WalLocks(self._index_fd)
         return locks if self._index_fd < 0 or locks.take() else None
+
+    @property
+    def being_written(self) -> bool:
+        """Whether someone may have written frames that the index does not show yet."""
+        return self._index_fd >= 0 and wal_writer_active(self._index_fd)
 
     @property
     def restarting(self) -> bool:

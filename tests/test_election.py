@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from commands import litemq
 from consul_server import ConsulServer
-from electorate import DATABASE, RETURN, Electorate, by_consul
+from electorate import DATABASE, RETURN, Electorate, by_consul, diverged_pages
+from sql_process import SqlError
 from waiting import eventually
+
+from litemq.actors import stalls
+from litemq.fs.wal_tail import WalTail
 
 pytestmark = pytest.mark.fuse
 
@@ -118,13 +124,22 @@ def role(node: Any) -> str:
     return status.role if status is not None else ""
 
 
-@by_both
-@pytest.mark.parametrize("synchronous", ["NORMAL", pytest.param("FULL", marks=pytest.mark.torture)])
+@pytest.mark.parametrize(
+    ("elect", "mode", "synchronous"),
+    [
+        ("file", "wal", "NORMAL"),
+        ("file", "delete", "FULL"),
+        pytest.param("consul", "wal", "NORMAL", marks=pytest.mark.consul),
+        pytest.param("consul", "delete", "FULL", marks=[pytest.mark.consul, pytest.mark.torture]),
+        pytest.param("file", "wal", "FULL", marks=pytest.mark.torture),
+    ],
+    indirect=["elect"],
+)
 def test_primary_when_told_to_stop_then_it_hands_over_and_nothing_is_lost(
-    elect: Callable[..., Electorate], synchronous: str
+    elect: Callable[..., Electorate], mode: str, synchronous: str
 ) -> None:
     """SIGTERM: no row is diverged, though the old one has not come back when they are counted."""
-    cluster = elect(synchronous=synchronous)
+    cluster = elect(mode=mode, synchronous=synchronous)
     cluster.write()
     cluster.read()
     for _ in range(2):
@@ -231,17 +246,105 @@ def test_application_when_its_primary_is_deposed_then_it_reads_and_sqlite_names_
     cluster.settle()
 
 
+@pytest.mark.consul
+def test_transaction_when_the_lease_ends_before_its_journal_then_it_is_not_committed(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
+) -> None:
+    """All its pages were written in time; whatever ends the journal comes too late."""
+    cluster = new_electorate(by_consul(consul.address, f"litemq/nodes{next(_keys)}"), mode="delete")
+    old = cluster.primary
+    journal = f"{old.mount / DATABASE}-journal"
+    with old.connect(DATABASE) as app:
+        app.script("CREATE TABLE bulk(x)", "INSERT INTO bulk VALUES(1)", "PRAGMA cache_size=2")
+        cluster.write(*cluster.replicas)
+        insert = (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) "
+            "INSERT INTO bulk SELECT randomblob(3000) FROM n"
+        )
+        app.script("BEGIN", insert)
+        before = (old.data_dir / "files" / DATABASE).stat().st_size
+        assert before > 200 * 3000, "nothing was spilled"
+        with deposing(cluster, old):
+            for end in (
+                ("unlink", journal),
+                ("truncate", journal, 0),
+                ("write", journal, {"hex": bytes(28).hex()}, 0),
+            ):
+                with pytest.raises(SqlError, match="Read-only"):
+                    app.ask(*end)
+            assert app.ask("attempt", "COMMIT", [])[0] == "error"
+            app.ask("attempt", "ROLLBACK", [])
+        count = ("SELECT count(*) FROM bulk", [])
+        eventually(lambda: app.ask("attempt", *count) == ["rows", [[1]]], what="it is rolled back")
+    assert cluster.settle() == []
+    with cluster.primary.connect(DATABASE) as app:
+        assert app.one("SELECT count(*) FROM bulk") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="sees where in the kernel a process waits")
+def test_commit_when_it_is_published_after_a_hand_over_then_it_is_kept_as_diverged(
+    new_electorate: Callable[..., Electorate],
+) -> None:
+    """In WAL mode it ends in shared memory: the application was stopped just before."""
+    cluster = new_electorate()
+    old = cluster.primary
+    with old.connect(DATABASE) as app:
+        app.script("CREATE TABLE late(x)", "INSERT INTO late VALUES('early')")
+        cluster.agree(DATABASE)
+        stop_before_publishing(old, app, "INSERT INTO late VALUES('published too late')")
+        done = litemq("handoff", "--config", old.config_path)
+        assert done.code == 0, done
+        eventually(lambda: role(old) == "replica", what="the old one is a replica")
+        os.kill(app.pid, signal.SIGCONT)
+        assert app.finish() == []
+        old.announce(*RETURN)
+        cluster.write(cluster.wait_primary(other_than=old))
+        cluster.settle()
+        assert app.sql("SELECT x FROM late") == [("early",)]
+    assert any(b"published too late" in page for page in diverged_pages(old))
+
+
+def stop_before_publishing(node: Any, app: Any, statement: str) -> None:
+    """Leave an application where its commit is in the WAL, and its index does not show it."""
+    fuse = node.actor("fuse_capture").pid
+    tail = WalTail(str(node.data_dir / "files" / f"{DATABASE}-wal"), None)
+    assert tail.open()
+    while tail.collect(chain=True):
+        pass
+    os.kill(fuse, signal.SIGSTOP)
+    app.start("sql", statement, [])
+    while True:
+        eventually(
+            lambda: "request_wait_answer" in stalls.look(app.pid).frames, what="the mount is asked"
+        )
+        os.kill(app.pid, signal.SIGSTOP)  # when the mount has answered
+        os.kill(fuse, signal.SIGCONT)
+        eventually(lambda: stalls.look(app.pid).state == "T", what="it is stopped")
+        if tail.collect(chain=True):
+            break
+        os.kill(fuse, signal.SIGSTOP)
+        os.kill(app.pid, signal.SIGCONT)
+
+
 def depose(cluster: Electorate, old: Any) -> None:
     """Stall the election watcher of the primary until another node serves."""
+    with deposing(cluster, old):
+        pass
+    eventually(lambda: role(old) == "replica", what="the deposed one is a replica")
+    old.wait_ready()
+
+
+@contextlib.contextmanager
+def deposing(cluster: Electorate, old: Any) -> Iterator[None]:
+    """Another node serves already, and the old primary has not been told."""
     watcher = old.actor("election_watcher").pid
     old.announce("actor gives no sign of life", "actor ended")
     os.kill(watcher, signal.SIGSTOP)
     try:
         cluster.wait_acks(20)
+        yield
     finally:
         os.kill(watcher, signal.SIGCONT)
-    eventually(lambda: role(old) == "replica", what="the deposed one is a replica")
-    old.wait_ready()
 
 
 @by_file_first

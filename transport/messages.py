@@ -301,12 +301,14 @@ class CompleteLog(Message, frozen=True):
     """Hear the primary no longer, and apply all that is in the log: this node takes over."""
 
     reply_to: str
+    epoch: U64
 
 
 class LogCompleted(Message, frozen=True):
     """Answer to `CompleteLog`; `reason` is empty if every file shows all of its log."""
 
     reason: str
+    epoch: U64
 
 
 class Follow(Message, frozen=True):
@@ -353,12 +355,14 @@ class DrainReplicas(Message, frozen=True):
     deadline_ms: Count
     heads: list[Head]
     node: str = ""
+    request: U64 = 0
 
 
 class ReplicasDrained(Message, frozen=True):
     """Answer to `DrainReplicas`."""
 
     complete: bool
+    request: U64 = 0
 
 
 # --- stream: primary -> replicas over PUB

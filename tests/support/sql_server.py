@@ -121,6 +121,9 @@ class Server:
         finally:
             os.close(fd)
 
+    def truncate(self, path: str, size: int) -> None:
+        os.truncate(path, size)
+
     def unlink(self, path: str) -> None:
         os.unlink(path)
 

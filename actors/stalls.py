@@ -1,0 +1,46 @@
+"""Where in the kernel a silent process waits.
+
+Reads /proc only, of processes of this user; the stack is root's to read. Always true: what can't be
+read is said to be unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FRAMES = 4
+#: frames of a process that waits for the answer of a FUSE mount, perhaps of its own
+_FUSE = ("fuse_", "request_wait_answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The main thread's state as in /proc/PID/stat, and its innermost kernel frames."""
+
+    state: str
+    frames: tuple[str, ...] = ()
+
+    @property
+    def by_disk(self) -> bool:
+        """Whether it waits in a way that no signal ends, and not for a mount: mostly a disk."""
+        fuse = any(frame.startswith(_FUSE) for frame in self.frames)
+        return self.state == "D" and bool(self.frames) and not fuse
+
+    def __str__(self) -> str:
+        return " < ".join([self.state, *self.frames])
+
+
+def look(pid: int) -> Stall:
+    """Where that process is now; state "?" if it is gone."""
+    proc = Path("/proc") / str(pid)
+    try:
+        # the name, in brackets, may hold anything
+        state = (proc / "stat").read_text(errors="replace").rpartition(") ")[2][:1] or "?"
+    except OSError:
+        return Stall("?")
+    try:
+        lines = (proc / "stack").read_text().splitlines()
+    except OSError:
+        return Stall(state)
+    return Stall(state, tuple(line.partition("] ")[2].partition("+")[0] for line in lines[:FRAMES]))
