@@ -80,7 +80,7 @@ def up(config: Config, command: tuple[str, ...]) -> int:
     committed reaches the log and the connected replicas; then it unmounts and exits with 0.
 
     With a command, that is started when the node is ready and gets the signals; the node ends with
-    it and with its exit code.
+    it and with its exit code. `on-role-change` in [app] says what a change of role does to it.
 
     \b
     Examples:

@@ -33,6 +33,7 @@ from litemq.config_rules import (
     Count,
     Duration,
     Flag,
+    FunctionOfFile,
     HttpAddress,
     KeyName,
     ListenAddress,
@@ -179,7 +180,31 @@ class ElectionConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="ke
         Meta(description="A lock file on this machine, the same for all nodes; created."),
         OnlyFor("file", AbsolutePath()),
     ] = None
+    on_change: Annotated[
+        str,
+        Meta(
+            description="A Python function that is told this node's role, in a process of its "
+            "own; the path is relative to this file's directory."
+        ),
+        FunctionOfFile(),
+    ] = ""
+    on_change_limit_s: Annotated[
+        float,
+        Meta(description="A call of it that takes longer is killed."),
+        Duration("100ms", "1h"),
+    ] = field(default=30.0, name="on-change-limit")
     consul: ConsulConfig = field(default_factory=ConsulConfig)
+
+
+class AppConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
+    on_role_change: Annotated[
+        Literal["none", "restart", "SIGHUP"],
+        Meta(
+            description="What the command of `litemq up -- COMMAND` gets when this node becomes "
+            "the primary or a replica: nothing, a restart, or the signal."
+        ),
+        Choice(("none", "restart", "SIGHUP")),
+    ] = "none"
 
 
 class LogConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
@@ -251,6 +276,13 @@ class Config:
     log: LogConfig
     retention: RetentionConfig
     supervisor: SupervisorConfig
+    app: AppConfig = AppConfig()  # noqa: RUF009 - frozen
+
+    @property
+    def on_change(self) -> tuple[Path, str] | None:
+        """File (absolute) and name of the function that is told of changes of role."""
+        file, _, name = self.election.on_change.rpartition(":")
+        return (Path(os.path.abspath(self.path.parent / file)), name) if name else None
 
     @property
     def static_primary(self) -> str:
@@ -297,6 +329,7 @@ _SECTIONS: Final[dict[str, type[Struct]]] = {
     "mount": MountConfig,
     "stream": StreamConfig,
     "election": ElectionConfig,
+    "app": AppConfig,
     "log": LogConfig,
     "retention": RetentionConfig,
     "supervisor": SupervisorConfig,

@@ -141,6 +141,19 @@ class AbsolutePath:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionOfFile:
+    expects: str = 'FILE:FUNCTION, such as "hooks.py:changed"'
+
+    def read(self, value: object) -> str:
+        if value == "":
+            return ""
+        file, _, name = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        if not file or file.endswith("/") or "\0" in file or not name.isidentifier():
+            raise ValueError
+        return f"{file}:{name}"
+
+
+@dataclass(frozen=True, slots=True)
 class ListenAddress:
     expects: str = 'an IPv4 address and port such as "tcp://127.0.0.1:7100"'
 

@@ -3,7 +3,8 @@
 It is forked from the supervisor before that has a thread or a socket, so that actors may be forked
 at any later time from a process that has neither; what it has imported, all actors share. It
 receives actor factories from the supervisor over a socket pair that no other process holds. This is
-the only module that unpickles, and it unpickles only what its own parent wrote.
+the only module that unpickles, and it unpickles only what its own parent wrote. (Of a hook, that is
+what its parent got from the process that loads it, and has not looked into.)
 
 Always true: when the supervisor dies, however it dies, the nursery dies, and with it every actor.
 """
@@ -20,8 +21,9 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import cloudpickle
 import msgspec
@@ -50,12 +52,34 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
 _decode_report = msgspec.json.Decoder(Started | Exited).decode
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent is gone."""
-    parent = os.getppid()
+def die_with_parent(parent: int = 0) -> None:
+    """Have the kernel kill this process when its parent is gone.
+
+    A process that was not forked but started anew is told its parent's pid.
+    """
+    parent = parent or os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def pickle_by_value(function: Callable[..., object], modules: Iterable[ModuleType]) -> bytes:
+    """The function, and whatever it uses of these modules, for a process that can't import them.
+
+    Raises what pickling raises: anything.
+    """
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    return bytes(cloudpickle.dumps(function))
+
+
+def unpickle_function(data: bytes) -> Callable[..., object]:
+    """What `pickle_by_value` was given; for bytes that this process has from its parent.
+
+    Raises what the imports of the function raise: anything.
+    """
+    function: Callable[..., object] = cloudpickle.loads(data)
+    return function
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """The supervisor: starts the actors of a node, watches over them, restarts them, drains and stops
 them.
 
-Owns the node's lock, its epoch, and the application's command. Does no work of an actor itself.
+Owns the node's lock and its epoch; `app_command` and `role_hook` are parts of it. Does no work of
+an actor itself.
 Always true: an actor it has not heard for `hung-after` is killed, one that ended is started again
 after a pause, and one that keeps crashing ends the node with one line that says why.
 """
@@ -12,7 +13,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
 
@@ -20,11 +20,14 @@ from setproctitle import setproctitle
 
 from litemq import config as configuration
 from litemq import log
+from litemq.actors import hook_loader
+from litemq.actors.app_command import AppCommand
 from litemq.actors.crew import Crew
 from litemq.actors.layout import Layout
 from litemq.actors.nursery import Nursery
 from litemq.actors.reactor import Reactor
 from litemq.actors.role_change import RoleChange
+from litemq.actors.role_hook import RoleHook
 from litemq.actors.roles import actors_of, modules_of
 from litemq.config import Config
 from litemq.errors import ConfigError, LiteMQError
@@ -48,7 +51,6 @@ class Supervisor:
 
     def __init__(self, config: Config, command: Sequence[str]) -> None:
         self._config = config
-        self._command = list(command)
         self._layout = Layout(config.node.data_dir)
         self._endpoints = Endpoints(config.run_dir)
         self._primary = config.is_primary
@@ -62,7 +64,13 @@ class Supervisor:
         self._wanted: m.ChangeRole | None = None
         self._why = "started"
         self._since_ms = time.time_ns() // 1_000_000
-        self._application: subprocess.Popen[bytes] | None = None
+        self._app = AppCommand(
+            command, config.app.on_role_change, self._reactor,
+            stopped=self._look_ready, ended=self._command_ended, failed=self._fail,
+        )  # fmt: skip
+        self._hook: RoleHook | None = None
+        #: the role is that of an earlier life, until the election has changed it
+        self._provisional = False
         self._ready = False
         self._draining = False
         self._leaving = False
@@ -85,10 +93,13 @@ class Supervisor:
             configuration.check_ports(config)
             configuration.prepare_directories(config)
             self._layout.create()
+            hook = hook_loader.load(config) if config.on_change is not None else None
             setproctitle(f"litemq: supervisor {config.node.name}")
             log.configure(
                 config.log, config.node.data_dir, config.node.name, "supervisor", stderr=True
             )
+            if hook is not None:
+                self._hook = RoleHook(config, hook, self._reactor)
             self._take_role()
             self._prepare_mount()
             self._nursery = Nursery.open(f"litemq: nursery {config.node.name}", modules_of(config))
@@ -109,7 +120,7 @@ class Supervisor:
             # Who died as a primary begins as one, without taking writes: what had been committed
             # and not yet logged belongs to that term. The election then makes it a replica.
             self._epoch = self._layout.read_term()
-            self._primary = self._epoch > 0
+            self._primary = self._provisional = self._epoch > 0
         elif self._primary:
             self._epoch = self._layout.read_epoch() + 1
             self._layout.write_epoch(self._epoch)
@@ -166,11 +177,13 @@ class Supervisor:
                     signal.SIGTERM: self._signalled,
                     signal.SIGINT: self._signalled,
                     signal.SIGCHLD: lambda _: None,
-                    signal.SIGHUP: self._forward,
+                    signal.SIGHUP: self._app.forward,
                 }
             )
         finally:
-            self._kill_application()
+            self._app.kill()
+            if self._hook is not None:
+                self._hook.close()
             close_all()
 
     @property
@@ -195,12 +208,14 @@ class Supervisor:
     def _watch(self) -> None:
         assert self._crew is not None
         self._crew.watch()
-        application = self._application
-        ending = self._draining or self._leaving
-        if application is not None and application.poll() is not None and not ending:
-            self._exit_code = _exit_code(application.returncode)
-            self._log.info("the command ended", code=self._exit_code)
-            self._leave()
+        self._app.watch()
+        if self._hook is not None:
+            self._hook.watch()
+
+    def _command_ended(self, code: int) -> None:
+        self._exit_code = code
+        self._log.info("the command ended", code=code)
+        self._leave()
 
     # --- messages
 
@@ -209,6 +224,8 @@ class Supervisor:
         match message:
             case m.ActorAlive():
                 self._crew.heard(message)
+                if self._hook is not None and not self._primary and self._change is None:
+                    self._hook.heard(message)
             case m.ChangeRole():
                 self._change_role(message)
             case m.ElectionLeft():
@@ -249,26 +266,32 @@ class Supervisor:
         self._change = RoleChange(
             self._config, self._crew, self._reactor, wanted, done=self._role_changed
         )
+        self._app.role_changes()
         self._change.begin()
 
     def _role_changed(self, change: RoleChange, reason: str) -> None:
         self._change, wanted = None, change.wanted
+        # first: what is started below takes milliseconds that the election need not wait
+        self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, reason))
         if reason:
             self._log.warning(
                 "the role has not changed", wanted=_role(wanted.primary), reason=reason
             )
         else:
+            first, self._provisional = self._provisional, False
             self._primary, self._epoch, self._why = wanted.primary, wanted.epoch, wanted.why
             self._since_ms = time.time_ns() // 1_000_000
             self._log.info(
                 "role changed", role=self._role, epoch=wanted.epoch, why=wanted.why,
                 primary=wanted.node,
             )  # fmt: skip
-            self._look_ready()
-        self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, reason))
+            if self._hook is not None and not self._primary and not first:
+                self._hook.deposed(self._epoch, self._why)
+        self._app.role_changed(done=not reason)
         following, self._wanted = self._wanted, None
         if following is not None:
             self._change_role(following)
+        self._look_ready()
 
     def _tell_election(self, message: m.Message) -> None:
         self._send(self._endpoints.election, message)
@@ -278,20 +301,16 @@ class Supervisor:
         if self._change is not None:
             self._change.look_ready()
             return
+        if self._wanted is not None:
+            return  # the next change begins at once
         ready = self._crew.ready
         if ready and not self._ready:
             self._log.info("node is ready", role=self._role, path=str(self._config.mount.path))
         self._ready = ready
-        if ready and self._command and self._application is None and not self._draining:
-            self._start_application()
-
-    def _start_application(self) -> None:
-        try:
-            self._application = subprocess.Popen(self._command, cwd=os.getcwd())
-        except OSError as error:
-            self._fail(LiteMQError(f"can't run {self._command[0]}: {error.strerror}"))
-            return
-        self._log.info("command started", command=self._command[0], pid=self._application.pid)
+        if ready and not self._provisional:
+            self._app.node_is_ready()
+            if self._hook is not None and self._primary:
+                self._hook.serves(self._epoch, self._why)
 
     def _status(self, request: int) -> m.NodeStatus:
         databases: list[m.DatabaseStatus] = []
@@ -332,13 +351,12 @@ class Supervisor:
         if self._draining or self._leaving:
             return
         self._log.info("node stops", signal=signal.Signals(number).name)
-        if self._application is not None and self._application.poll() is None:
-            self._forward(number)
-            return  # its end brings the node's
-        self._leave()
+        if not self._app.told_to_stop(number):  # else its end brings the node's
+            self._leave()
 
     def _leave(self) -> None:
         """End the node's part in the election first, if it has one."""
+        self._app.end_of_node()
         if not self._config.is_elected or self._leaving or self._draining:
             self._drain()
             return
@@ -359,21 +377,14 @@ class Supervisor:
 
         ask()
 
-    def _forward(self, number: int) -> None:
-        if self._application is not None and self._application.poll() is None:
-            self._application.send_signal(number)
-
-    def _kill_application(self) -> None:
-        if self._application is not None and self._application.poll() is None:
-            self._application.kill()
-            self._application.wait()
-
     def _drain(self) -> None:
         """Close the mount to writers, have everything logged, have the replicas catch up.
 
         Then stop the actors.
         """
         self._draining = True
+        if self._hook is not None:
+            self._hook.stop()
         if self._primary and self._ready:
             self._send(self._endpoints.gates, m.CloseWrites(self._endpoints.control))
             self._deadline(0)
@@ -407,6 +418,12 @@ class Supervisor:
         self._reactor.later(DRAIN_STEP_S, late)
 
     def _stopped(self) -> None:
+        if self._hook is not None:
+            self._hook.when_idle(self._end)
+        else:
+            self._end()
+
+    def _end(self) -> None:
         self._log.info("node stopped")
         self._reactor.stop()
 
@@ -418,8 +435,3 @@ class Supervisor:
 
 def _role(primary: bool) -> str:
     return "primary" if primary else "replica"
-
-
-def _exit_code(returncode: int) -> int:
-    """As a shell tells it: 128 plus the signal."""
-    return returncode if returncode >= 0 else 128 - returncode

@@ -145,6 +145,21 @@ def test_config_when_sent_to_an_actor_then_it_arrives_equal(tmp_path: Path) -> N
         ),
         ('kind = "static"', 'path = "/x"', '[election] path: means nothing with kind = "static"'),
         ('kind = "static"', "consul = 1", "[election.consul]: must be a section, not 1"),
+        ('kind = "static"', 'on-change = "f.py"', "[election] on-change: must be FILE:FUNCTION"),
+        ('kind = "static"', 'on-change = ":f"', "[election] on-change: must be FILE:FUNCTION"),
+        ('kind = "static"', 'on-change = "f.py:a b"', "[election] on-change: must be FILE:FUNC"),
+        ('kind = "static"', "on-change = 1", "[election] on-change: must be FILE:FUNCTION"),
+        ('kind = "static"', 'on-change-limit = "1"', "[election] on-change-limit: must be a dur"),
+        (
+            "[stream]",
+            '[app]\non-role-change = "SIGTERM"\n[stream]',
+            '[app] on-role-change: must be "none" or "restart" or "SIGHUP", not',
+        ),
+        (
+            "[stream]",
+            "[app]\non-role-chagne = 1\n[stream]",
+            '[app] on-role-chagne: no such key; did you mean "on-role-change"?',
+        ),
         (
             'listen = "tcp://127.0.0.1:7100"',
             'listen = "127.0.0.1:7100"',
@@ -366,7 +381,9 @@ def test_example_when_defaults_are_written_out_then_nothing_changes(tmp_path: Pa
     spelled_out.write_text(re.sub(r"^#(?=[a-z-]+ = )", "", text, flags=re.M))
     plain = load(REPOSITORY / "deploy" / "node.toml")
     full = load(spelled_out)
-    for section in ("node", "mount", "stream", "election", "log", "retention", "supervisor"):
+    for section in (
+        "node", "mount", "stream", "election", "app", "log", "retention", "supervisor"
+    ):  # fmt: skip
         assert getattr(plain, section) == getattr(full, section)
 
 
@@ -433,6 +450,29 @@ def test_primary_when_it_is_elected_then_the_file_is_not_asked_for_it(tmp_path: 
         with pytest.raises(ConfigError, match=r"\[election\] kind: \"consul\" elects the primary"):
             getattr(config, name)
     check_ports(load(write(tmp_path, CONSUL, (":7100", f":{free_port()}"))))
+
+
+@pytest.mark.parametrize(
+    ("given", "file"),
+    [
+        ("hooks.py:f", "{base}/hooks.py"),
+        ("../etc/hooks.py:f", "{base}/../etc/hooks.py"),
+        ("/etc/a:b.py:f", "/etc/a:b.py"),
+    ],
+)
+def test_hook_when_its_path_is_relative_then_it_is_meant_from_the_files_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, file: str
+) -> None:
+    """Wherever the node is started; without the key there is none."""
+    write(tmp_path, PRIMARY, ("[election]", f'[election]\non-change = "{given}"'))
+    monkeypatch.chdir(tmp_path)
+    config = load("node.toml")
+    expected = os.path.normpath(file.replace("{base}", str(tmp_path)))
+    assert config.on_change == (Path(expected), "f")
+    assert config.election.on_change_limit_s == 30
+    none = load(write(tmp_path))
+    assert none.on_change is None
+    assert none.app.on_role_change == "none"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "errors": set(),
     "config_rules": set(),
+    "hooks": set(),
     "config": {"config_rules", "errors"},
     "log": {"config", "errors"},
     "log_tail": {"log"},
@@ -30,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "election": {"txlog", "config", "errors", "log"},
     "actors": {"fs", "transport", "election", "txlog", "config", "errors", "log", "log_tail"},
 }
+MAY_IMPORT["actors"].add("hooks")
 MAY_IMPORT["bench"] = MAY_IMPORT["actors"] | {"actors"}
 MAY_IMPORT["cli_common"] = {"config", "errors"}
 MAY_IMPORT["cli_diverged"] = MAY_IMPORT["actors"] | {"actors", "cli_common"}

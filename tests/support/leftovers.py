@@ -76,6 +76,15 @@ def processes_below(directory: Path) -> list[int]:
     return found
 
 
+def has_ended(pid: int) -> bool:
+    """Gone, or a zombie that nobody has asked for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return True
+    return fields[0] == "Z"
+
+
 def describe(pid: int) -> str:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
