@@ -121,12 +121,16 @@ def rows_in(path: Path, trial: int) -> dict[Row, int]:
     query = f"SELECT node, number, id FROM {TABLE} WHERE trial=?"
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_S)) as database:
-            return {(node, number): place for node, number, place in database.execute(query, (trial,))}
+            return {
+                (node, number): place for node, number, place in database.execute(query, (trial,))
+            }
     except sqlite3.Error as error:
         raise LiteMQError(f"{path} can't be read: {error}") from error
 
 
-def diverged_rows(nodes: Iterable[LocalNode], database: str, trial: int, known: set[str]) -> set[Row]:
+def diverged_rows(
+    nodes: Iterable[LocalNode], database: str, trial: int, known: set[str]
+) -> set[Row]:
     """The rows of a trial in what these nodes have kept aside, from its pages.
 
     Entries in `known` (node and ID) are left out, and those that were read join it. Raises

@@ -152,6 +152,12 @@ class LocalCluster:
             raise LiteMQError(f"an application failed: {reason}")
         return told
 
+    def end_of(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for an application that tells nothing; its exit code, negative for a signal."""
+        process.communicate()
+        self._work.remove(process)
+        return process.returncode
+
     def wait_equal(self, name: str, timeout_s: float = 30.0) -> dict[str, Position | None]:
         """Wait until every node has the primary's position; every node's, equal or not."""
         deadline_s = time.monotonic() + timeout_s

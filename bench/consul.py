@@ -14,6 +14,7 @@ import subprocess
 import time
 import urllib.request
 from pathlib import Path
+from typing import Self
 
 from litemq.bench.hosts import Host
 from litemq.bench.processes import end_with_parent, free_port
@@ -60,7 +61,7 @@ class LocalConsul:
         }  # fmt: skip
         (directory / "config.json").write_text(json.dumps(settings))
 
-    def __enter__(self) -> LocalConsul:
+    def __enter__(self) -> Self:
         """Raises LiteMQError when it does not serve in time."""
         inside = [] if self._host is None else self._host.inside
         try:

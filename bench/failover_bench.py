@@ -138,7 +138,9 @@ class _FailoverBench:
 
     def by_file(self, name: str) -> None:
         if STOP.name in self._plan.scenarios:
-            self.can("a stopped process keeps its lock, so nobody takes over", f"{name}, {STOP.title}")
+            self.can(
+                "a stopped process keeps its lock, so nobody takes over", f"{name}, {STOP.title}"
+            )
         self._group(name, by_file, self._wanted(KILL, HANDOFF, SIGTERM))
 
     def by_consul(self, names: list[str]) -> None:
@@ -175,7 +177,11 @@ class _FailoverBench:
         return [each for each in possible if each.name in self._plan.scenarios]
 
     def _group(
-        self, name: str, election: Election, wanted: list[Scenario], places: list[Host] | None = None
+        self,
+        name: str,
+        election: Election,
+        wanted: list[Scenario],
+        places: list[Host] | None = None,
     ) -> None:
         if not wanted:
             return
@@ -233,7 +239,9 @@ def table_rows(report: FailoverReport) -> tuple[list[str], list[list[str]]]:
     rows = []
     for each in report.results:
         times, sums = each.times_ms, each.sums()
-        figures = [f"{value:,.0f} ms" for value in (statistics.median(times), min(times), max(times))]
+        figures = [
+            f"{value:,.0f} ms" for value in (statistics.median(times), min(times), max(times))
+        ]
         counts = [sums[key] for key in ("acknowledged", "diverged", "lost", "overlapping", "late")]
         what = "pause" if each.measured == "pause" else "to first write"
         rows.append([each.election, each.title, what, *figures, *map(str, counts)])

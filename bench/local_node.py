@@ -90,9 +90,7 @@ class LocalNode:
                 return
             time.sleep(LOOK_S)
         what = f"{role} and ready" if role else "ready"
-        raise LiteMQError(
-            f"node {self.name} was not {what} within {START_S:.0f} s; {self.words()}"
-        )
+        raise LiteMQError(f"node {self.name} was not {what} within {START_S:.0f} s; {self.words()}")
 
     @property
     def running(self) -> bool:

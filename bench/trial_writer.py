@@ -44,12 +44,14 @@ def prepare(path: str) -> None:
 class Writer:
     """One node's."""
 
-    def __init__(self, path: str, node: str, trial: int, rate: float, acks: TextIO) -> None:
-        """`rate`: rows a second, at most."""
+    def __init__(
+        self, path: str, node: str, trial: int, rate: float, number: int, acks: TextIO
+    ) -> None:
+        """`rate`: rows a second, at most; `number`: the one before the first row's."""
         self._uri = f"file:{path}?mode=rw"
         self._node, self._trial, self._pause_s = node, trial, 1 / rate
         self._acks = acks
-        self._number = 0
+        self._number = number
 
     def run(self) -> None:
         """Until SIGTERM."""

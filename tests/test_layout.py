@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_IMPORT["bench"] = MAY_IMPORT["actors"] | {"actors"}
 MAY_IMPORT["cli_common"] = {"config", "errors"}
 MAY_IMPORT["cli_diverged"] = MAY_IMPORT["actors"] | {"actors", "cli_common"}
-MAY_IMPORT["cli"] = MAY_IMPORT["bench"] | {"bench", "cli_common", "cli_diverged"}
+MAY_IMPORT["cli_bench"] = MAY_IMPORT["bench"] | {"bench", "cli_common"}
+MAY_IMPORT["cli"] = MAY_IMPORT["bench"] | {"bench", "cli_bench", "cli_common", "cli_diverged"}
 ONLY_IN = {
     "pyfuse3": "fs/",
     "zmq": "transport/",
