@@ -171,6 +171,9 @@ def _lines(written: Report | None, failed_over: FailoverReport | None) -> Iterat
         yield ""
         yield "to first write: from the stroke to the first row that another node acknowledged"
         yield "pause: from the last row of the old primary to the first of the new one"
+        yield "overlap: rows that the old primary began and acknowledged after the new one's first"
+        yield "late: rows that it had begun before that, and answered after it"
+        yield "crashes: writers that a signal killed (SIGBUS, where a mount went away under them)"
         yield f"{failed_over.trials} trials each"
         yield from (f"skipped: {each}" for each in failed_over.skipped)
         yield from (f"FAILED: {each}" for each in failed_over.failed)

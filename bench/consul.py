@@ -21,7 +21,7 @@ from litemq.bench.processes import end_with_parent, free_port
 from litemq.errors import LiteMQError
 
 START_S = 30.0
-#: for as long an agent that has just joined keeps single reports back
+#: an agent that has just joined keeps single reports back no longer than this
 SETTLE_S = 3.5
 _LOOK_S = 0.05
 _ANSWER_S = 5.0
@@ -57,7 +57,7 @@ class LocalConsul:
             },
             "performance": {"raft_multiplier": 1},
             "disable_update_check": True,
-            "log_level": "info",
+            "log_level": "debug",
         }  # fmt: skip
         (directory / "config.json").write_text(json.dumps(settings))
 
@@ -82,7 +82,7 @@ class LocalConsul:
                         f"Consul did not serve within {START_S:.0f} s; {self._words()}"
                     )
                 time.sleep(_LOOK_S)
-            time.sleep(SETTLE_S)
+            self._settle()
         except BaseException:
             self.close()
             raise
@@ -90,6 +90,12 @@ class LocalConsul:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+    def _settle(self) -> None:
+        """Wait until it has reported all it knows: until then it keeps single reports back."""
+        latest_s = time.monotonic() + SETTLE_S
+        while time.monotonic() < latest_s and self._log().count("Node info in sync") < 2:
+            time.sleep(_LOOK_S)
 
     def _serves(self) -> bool:
         """Whether it has a leader and takes writes."""
@@ -109,8 +115,11 @@ class LocalConsul:
             return False
 
     def _words(self) -> str:
-        lines = (self._directory / "log").read_text(errors="replace").splitlines()
+        lines = self._log().splitlines()
         return f"its last words: {lines[-1][:300]}" if lines else "it said nothing"
+
+    def _log(self) -> str:
+        return (self._directory / "log").read_text(errors="replace")
 
     def close(self) -> None:
         process, self._process = self._process, None

@@ -62,9 +62,14 @@ class Result:
         return all(each.right for each in self.trials)
 
     def sums(self) -> dict[str, int]:
-        """Rows of all trials: acknowledged, present, diverged, lost, overlapping, late."""
+        """Of all trials: rows acknowledged, present, diverged, lost, overlapping, late."""
         counted = [asdict(each.account) for each in self.trials]
         return {key: sum(each[key] for each in counted) for key in counted[0]}
+
+    @property
+    def crashes(self) -> int:
+        """Writers that a signal has killed, in all trials."""
+        return sum(each.crashes for each in self.trials)
 
     def as_json(self) -> dict[str, Any]:
         times = self.times_ms
@@ -75,6 +80,7 @@ class Result:
             "measured": self.measured,
             "ms": figures,
             "rows": self.sums(),
+            "crashes": self.crashes,
             "trials": [asdict(each) for each in self.trials],
         }
 
@@ -235,7 +241,7 @@ def _sweep() -> None:
 def table_rows(report: FailoverReport) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the trials, for people."""
     head = ["ELECTION", "SCENARIO", "MEASURED", "P50", "MIN", "MAX"]
-    head += ["ACKED", "DIVERGED", "LOST", "OVERLAP", "LATE"]
+    head += ["ACKED", "DIVERGED", "LOST", "OVERLAP", "LATE", "CRASHES"]
     rows = []
     for each in report.results:
         times, sums = each.times_ms, each.sums()
@@ -244,5 +250,7 @@ def table_rows(report: FailoverReport) -> tuple[list[str], list[list[str]]]:
         ]
         counts = [sums[key] for key in ("acknowledged", "diverged", "lost", "overlapping", "late")]
         what = "pause" if each.measured == "pause" else "to first write"
-        rows.append([each.election, each.title, what, *figures, *map(str, counts)])
+        rows.append(
+            [each.election, each.title, what, *figures, *map(str, counts), str(each.crashes)]
+        )
     return head, rows
