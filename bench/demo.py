@@ -100,6 +100,7 @@ class Demo:
         for node in cluster.nodes:
             self._say(f"  sqlite3 {node.database(DATABASE)} 'SELECT count(*) FROM {TABLE}'")
         programs = Writers(cluster, DATABASE, _TRIAL, RATE)
+        programs.wait_rows(1)  # also at an early Ctrl-C, or there would be nothing to compare
         failover = _Failover(cluster, programs, self._say)
         begin_s = shown_s = time.monotonic()
         shown_rows = 0
