@@ -5,10 +5,10 @@ bin := .venv/bin
 
 .PHONY: help
 help:
-	@echo 'make demo [SECONDS=10]  one primary and two replicas at work on this machine'
+	@echo 'make demo [SECONDS=10]  three nodes at work on this machine; the primary is killed'
 	@echo 'make test [T="-k log"]  everything CI runs'
 	@echo 'make check              lint, format, types'
-	@echo 'make bench              the mount against native SQLite'
+	@echo 'make bench              the mount against native SQLite, and failovers'
 	@echo 'make torture            kills and long random runs'
 	@echo 'make test-lowest        the tests with the oldest versions that pyproject.toml allows'
 	@echo 'make docs               write the generated parts of docs/ anew'

@@ -2,201 +2,114 @@
 own.
 
 Owns one temporary directory and everything below it. Always true: after `close` no process that was
-started here runs, nothing is mounted, and the directory is gone; nodes also end when this process
-is killed.
+started here runs, nothing is mounted, and the directory is gone unless it is to be kept; nodes also
+end when this process is killed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
-
-from litemq import config as configuration
-from litemq.actors.client import NodeClient
-from litemq.config import Config
+from litemq.bench.hosts import Host
+from litemq.bench.local_node import LOOK_S, LocalNode, Sections
+from litemq.bench.processes import end_with_parent, free_port, undisturbed
 from litemq.errors import LiteMQError, NotReadyError, NotRunningError
 from litemq.fs import mount
-from litemq.transport import messages as m
 from litemq.transport.sockets import close_all
-from litemq.txlog.position import Position, parse
+from litemq.txlog.position import Position
 
-START_S = 30.0
-STOP_S = 30.0
-LOOK_S = 0.05
-#: below what the kernel hands out by itself
-_PORTS = range(15000, 32000, 10)
-_PORTS_PER_NODE = 3
-_PR_SET_PDEATHSIG = 1
+ELECT_S = 30.0
+
+#: the sections of the configuration that say who is the primary, for nodes in that directory
+Election = Callable[[Path], Sections]
 
 
-def _end_with_parent(number: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+def by_file(directory: Path) -> Sections:
+    """An election with a lock file."""
+    return {"election": {"kind": "file", "path": str(directory / "lease")}}
 
 
-def _free_port(taken: set[int]) -> int:
-    """The first of three free ports on the loopback interface."""
-    for port in random.sample(_PORTS, 200):
-        if port in taken:
-            continue
-        with contextlib.ExitStack() as held:
-            try:
-                for number in range(port, port + _PORTS_PER_NODE):
-                    tried = held.enter_context(socket.socket())
-                    tried.bind(("127.0.0.1", number))
-            except OSError:
-                continue
-        taken.add(port)
-        return port
-    raise LiteMQError("no three free ports in a row on 127.0.0.1")
-
-
-class LocalNode:
-    """One configuration file and the process that runs it."""
-
-    def __init__(self, directory: Path, name: str, port: int, primary_port: int) -> None:
-        self.name = name
-        self.mount = directory / f"mount-{name}"
-        path = directory / f"{name}.toml"
-        tables: dict[str, dict[str, str]] = {
-            "node": {"name": name, "data-dir": str(directory / f"data-{name}")},
-            "mount": {"path": str(self.mount)},
-            "stream": {"listen": f"tcp://127.0.0.1:{port}"},
-            "election": {"primary": f"tcp://127.0.0.1:{primary_port}"},
-        }
-        lines: list[str] = []
-        for section, values in tables.items():
-            lines.append(f"[{section}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-        path.write_text("\n".join(lines) + "\n")
-        self.config: Config = configuration.load(path)
-        self._stderr = directory / f"{name}.stderr"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._client: NodeClient | None = None
-
-    def start(self) -> None:
-        with self._stderr.open("ab") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "litemq", "up", "--config", str(self.config.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-                # Ctrl-C is for us; nodes are told afterwards
-                start_new_session=True,
-                preexec_fn=lambda: _end_with_parent(signal.SIGTERM),
-            )
-
-    def wait_ready(self) -> None:
-        """Raises LiteMQError when the node ends or takes too long."""
-        deadline_s = time.monotonic() + START_S
-        while time.monotonic() < deadline_s:
-            self.check()
-            try:
-                if self.client.status(1.0).ready:
-                    return
-            except (NotRunningError, NotReadyError):
-                pass
-            time.sleep(LOOK_S)
-        raise LiteMQError(f"node {self.name} was not ready within {START_S:.0f} s; {self.words()}")
-
-    def check(self) -> None:
-        """Raises LiteMQError when the node's process has ended."""
-        if self._process is not None and self._process.poll() is not None:
-            raise LiteMQError(f"node {self.name} ended by itself; {self.words()}")
-
-    def words(self) -> str:
-        """The last line the node has written."""
-        lines = self._stderr.read_text(errors="replace").splitlines()
-        return f"its last words: {lines[-1][:300]}" if lines else "it said nothing"
-
-    @property
-    def client(self) -> NodeClient:
-        if self._client is None:
-            self._client = NodeClient(self.config)
-        return self._client
-
-    def database(self, name: str) -> Path:
-        return self.mount / name
-
-    def position(self, name: str) -> Position | None:
-        """What `NAME-pos` in the mount says."""
-        try:
-            text = (self.mount / f"{name}-pos").read_text("ascii").strip()
-        except OSError:
-            return None
-        return parse(text) if text else None
-
-    def head(self, name: str) -> m.Head | None:
-        """Behind a barrier."""
-        return self.client.head(name)
-
-    def pss_bytes(self) -> int:
-        """Proportional set size of all the node's processes."""
-        assert self._process is not None
-        supervisor = psutil.Process(self._process.pid)
-        pids = [supervisor.pid, *(child.pid for child in supervisor.children(recursive=True))]
-        return sum(_pss_bytes(pid) for pid in pids)
-
-    def stop(self) -> int:
-        """End the node as an operator does; its exit code."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            return process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            mount.clean_stale_mount(str(self.mount))
-            return -signal.SIGKILL
-
-
-def _pss_bytes(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+def by_consul(address: str, key: str, ttl: str) -> Election:
+    """An election with a key in the Consul at that address."""
+    sections = {
+        "election": {"kind": "consul"},
+        "election.consul": {"address": address, "key": key, "ttl": ttl},
+    }
+    return lambda _directory: sections
 
 
 class LocalCluster:
-    """A primary and its replicas in a temporary directory."""
+    """Nodes in a temporary directory: the first is the primary for good, or they elect one."""
 
-    def __init__(self, names: list[str], *, below: Path | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        below: Path | None = None,
+        election: Election | None = None,
+        hosts: Sequence[Host] = (),
+    ) -> None:
+        """`hosts`: where each of the nodes runs, if that is not simply here."""
         self.directory = Path(tempfile.mkdtemp(prefix="litemq-", dir=below))
+        #: not removed by `close`
+        self.keep_files = False
+        self._elects = election is not None
         taken: set[int] = set()
-        ports = [_free_port(taken) for _ in names]
+        addresses = [hosts[number].ip if hosts else "127.0.0.1" for number in range(len(names))]
+        listen = [f"tcp://{address}:{free_port(taken)}" for address in addresses]
+        sections = (election or _static(listen[0]))(self.directory)
         self.nodes = [
-            LocalNode(self.directory, name, port, ports[0])
-            for name, port in zip(names, ports, strict=True)
-        ]
+            LocalNode(
+                self.directory, name, listen[number], sections,
+                hosts[number].inside if hosts else (),
+            )
+            for number, name in enumerate(names)
+        ]  # fmt: skip
         self._work: list[subprocess.Popen[bytes]] = []
+
+    # --- who is what
 
     @property
     def primary(self) -> LocalNode:
-        return self.nodes[0]
+        """Of those that answer, the one that serves in the highest epoch. Raises LiteMQError."""
+        if not self._elects:
+            return self.nodes[0]
+        statuses = [(node, node.status()) for node in self.nodes]
+        found = [
+            (status.epoch, node)
+            for node, status in statuses
+            if status is not None and status.role == "primary" and status.ready
+        ]
+        if not found:
+            raise NotReadyError("no node is primary")
+        return max(found, key=lambda each: each[0])[1]
+
+    def wait_primary(self) -> LocalNode:
+        """Wait until one serves. Raises LiteMQError."""
+        deadline_s = time.monotonic() + ELECT_S
+        while True:
+            try:
+                return self.primary
+            except NotReadyError as error:
+                if time.monotonic() > deadline_s:
+                    raise LiteMQError(f"{error} after {ELECT_S:.0f} s") from error
+            time.sleep(LOOK_S)
 
     @property
     def replicas(self) -> list[LocalNode]:
-        return self.nodes[1:]
+        primary = self.primary
+        return [node for node in self.nodes if node is not primary]
+
+    # --- life
 
     def __enter__(self) -> Self:
         try:
@@ -204,6 +117,7 @@ class LocalCluster:
                 node.start()
             for node in self.nodes:
                 node.wait_ready()
+            self.wait_primary()
         except BaseException:
             self.close()
             raise
@@ -212,18 +126,18 @@ class LocalCluster:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def work(self, **asked: Any) -> subprocess.Popen[bytes]:
-        """Start an application (`bench/workload.py`) in a process of its own."""
+    def work(self, module: str = "workload", /, **asked: Any) -> subprocess.Popen[bytes]:
+        """Start an application (`bench/workload.py` or another) in a process of its own."""
         asked = {
             key: str(value) if isinstance(value, Path) else value for key, value in asked.items()
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "litemq.bench.workload", json.dumps(asked)],
+            [sys.executable, "-m", f"litemq.bench.{module}", json.dumps(asked)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             cwd=self.directory,
             start_new_session=True,
-            preexec_fn=lambda: _end_with_parent(signal.SIGKILL),
+            preexec_fn=lambda: end_with_parent(signal.SIGKILL),
         )
         self._work.append(process)
         return process
@@ -234,48 +148,78 @@ class LocalCluster:
         self._work.remove(process)
         told: dict[str, Any] = json.loads(out) if out.strip() else {}
         if process.returncode or "error" in told:
-            raise LiteMQError(f"an application failed: {told.get('error', 'see above')}")
+            reason = told.get("error", f"it ended with {process.returncode}")
+            raise LiteMQError(f"an application failed: {reason}")
         return told
 
+    def end_of(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for an application that tells nothing; its exit code, negative for a signal."""
+        process.communicate()
+        self._work.remove(process)
+        return process.returncode
+
     def wait_equal(self, name: str, timeout_s: float = 30.0) -> dict[str, Position | None]:
-        """Wait until every node has the primary's position; every node's."""
-        head = self.primary.head(name)
-        wanted = None if head is None else head.position.value
+        """Wait until every node has the primary's position; every node's, equal or not."""
         deadline_s = time.monotonic() + timeout_s
         while True:
-            found: dict[str, Position | None] = {self.primary.name: wanted}
-            for node in self.replicas:
-                theirs = node.head(name)
-                found[node.name] = None if theirs is None else theirs.position.value
-            if all(position == wanted for position in found.values()):
+            found = self._positions(name)
+            if found and len(set(found.values())) == 1:
                 return found
             if time.monotonic() > deadline_s:
-                return found
+                return found or dict.fromkeys((node.name for node in self.nodes), None)
             for node in self.nodes:
                 node.check()
             time.sleep(LOOK_S)
+
+    def _positions(self, name: str) -> dict[str, Position | None]:
+        """The primary's first; empty while there is none, or one does not answer."""
+        try:
+            primary = self.primary
+            found: dict[str, Position | None] = {}
+            for node in [primary, *(node for node in self.nodes if node is not primary)]:
+                head = node.head(name)
+                found[node.name] = None if head is None else head.position.value
+        except (NotReadyError, NotRunningError):
+            return {}
+        return found
 
     def close(self) -> None:
         """Stop everything and take the directory away. Raises LiteMQError when a node did not end
         well.
         """
-        for process in list(self._work):
-            process.kill()
-            process.communicate()
-        self._work.clear()
-        # the primary first: it waits until its replicas have everything
-        wrong = [f"node {node.name} ended with {code}" for node, code in self._stop_nodes() if code]
-        wrong += [
-            f"{node.mount} is still mounted"
-            for node in self.nodes
-            if mount.is_mounted(str(node.mount))
-        ]
-        close_all()
-        if wrong:
-            raise LiteMQError(f"{'; '.join(wrong)} (their files are in {self.directory})")
-        for directory in (self.directory, *(node.config.run_dir for node in self.nodes)):
-            shutil.rmtree(directory, ignore_errors=True)
+        with undisturbed():
+            for node in self.nodes:
+                node.wake()  # whoever uses the mount of a stopped node can't even be killed
+            for process in list(self._work):
+                process.kill()
+                process.communicate()
+            self._work.clear()
+            wrong = [
+                f"node {node.name} ended with {code}" for node, code in self._stop_nodes() if code
+            ]
+            wrong += [
+                f"{node.mount} is still mounted"
+                for node in self.nodes
+                if mount.is_mounted(str(node.mount))
+            ]
+            close_all()
+            if wrong:
+                raise LiteMQError(f"{'; '.join(wrong)} (their files are in {self.directory})")
+            for node in self.nodes:
+                shutil.rmtree(node.config.run_dir, ignore_errors=True)
+            if not self.keep_files:
+                shutil.rmtree(self.directory, ignore_errors=True)
 
     def _stop_nodes(self) -> Iterator[tuple[LocalNode, int]]:
-        for node in self.nodes:
+        # A primary for good goes first: it waits until its replicas have everything. One that was
+        # elected goes last: it need not hand over to anybody.
+        nodes = self.nodes
+        if self._elects:
+            roles = {node.name: status.role for node in nodes if (status := node.status())}
+            nodes = sorted(nodes, key=lambda node: roles.get(node.name, "") == "primary")
+        for node in nodes:
             yield node, node.stop()
+
+
+def _static(primary: str) -> Election:
+    return lambda _directory: {"election": {"primary": primary}}

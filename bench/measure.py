@@ -96,14 +96,18 @@ def run(plan: Plan, say: Callable[[str], None]) -> Report:
             "primary": cluster.primary.pss_bytes(),
             "replica": cluster.replicas[0].pss_bytes(),
         }
-    machine = {
+    shown = {"rounds": plan.rounds, "seconds": plan.seconds}
+    return Report(machine(), shown, comparisons, visible, pss)
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on."""
+    return {
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
     }
-    shown = {"rounds": plan.rounds, "seconds": plan.seconds}
-    return Report(machine, shown, comparisons, visible, pss)
 
 
 class _Bench:

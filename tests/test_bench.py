@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
-from capabilities import require_fuse
+from capabilities import require_fuse, require_program
+from click.testing import CliRunner
 from commands import litemq
+from namespaces import Network
 
-from litemq.bench import workload
+from litemq import cli, cli_bench
+from litemq.bench import accounts, failover, failover_bench, hosts, scenarios, workload
+from litemq.bench.accounts import Account, Ack
+from litemq.bench.cluster import LocalCluster, by_file
+from litemq.bench.failover import Trial, Trials
+from litemq.bench.failover_bench import FailoverReport, Result
+from litemq.bench.local_node import LocalNode
 from litemq.bench.measure import Figure
+from litemq.bench.scenarios import Scenario
+from litemq.errors import LiteMQError
 
 pytestmark = pytest.mark.fuse
 
@@ -28,7 +42,7 @@ def test_bench_when_run_then_json_has_every_figure_and_nothing_is_left(tmp_path:
     """Ratios, commit to visible, memory; the directory is as it was."""
     require_fuse()
     done = litemq(
-        "bench", "--rounds", "1", "--seconds", "0.2", "--visible-seconds", "1",
+        "bench", "--only", "writes", "--rounds", "1", "--seconds", "0.2", "--visible-seconds", "1",
         "--format", "json", "--directory", tmp_path,
     )  # fmt: skip
     assert done.code == 0, done
@@ -56,3 +70,156 @@ def test_inserts_when_done_then_every_transaction_is_in_the_file(tmp_path: Path)
 def test_figure_when_made_then_it_is_median_and_spread() -> None:
     """The middle, and how far off the others were."""
     assert Figure.of([3.0, 1.0, 2.0]) == Figure(2.0, 1.0, 3.0)
+
+
+# --- failover
+
+
+def failovers(directory: Path, election: str, *names: str) -> list[dict[str, Any]]:
+    """The scenarios of a report of one trial each, in which nothing may have gone wrong."""
+    require_fuse()
+    done = litemq(
+        "bench", "--only", "failover", "--trials", "1", "--election", election,
+        *(word for name in names for word in ("--scenario", name)),
+        "--format", "json", "--directory", directory,
+    )  # fmt: skip
+    assert done.code == 0, done
+    report = json.loads(done.out)
+    assert "comparisons" not in report
+    assert report["failover"]["failed"] == report["failover"]["skipped"] == []
+    found: list[dict[str, Any]] = report["failover"]["scenarios"]
+    assert [each["scenario"] for each in found] == list(names)
+    for each in found:
+        assert each["election"] == election
+        assert 0 < each["ms"]["min"] <= each["ms"]["p50"] <= each["ms"]["max"]
+        rows = each["rows"]
+        assert rows["acknowledged"] == rows["present"] + rows["diverged"] > failover.ROWS_BEFORE
+        assert rows["lost"] == rows["overlapping"] == 0
+        assert len(each["trials"]) == 1
+    assert list(directory.iterdir()) == []
+    return found
+
+
+def test_bench_when_primaries_fail_then_the_report_accounts_for_every_row(tmp_path: Path) -> None:
+    """A kill is timed from the stroke, a hand-over between two rows; nothing is left behind."""
+    kill, handoff = failovers(tmp_path, "file", "kill", "handoff")
+    assert (kill["measured"], handoff["measured"]) == ("after", "pause")
+    assert handoff["rows"]["diverged"] == 0
+
+
+@pytest.mark.consul
+def test_bench_when_primaries_fail_with_consul_then_it_brings_its_own(tmp_path: Path) -> None:
+    """It starts and ends it, and tells the nodes where it is."""
+    require_program("consul")
+    failovers(tmp_path, "consul-500ms", "kill")
+
+
+def kill_when_nobody_hears(node: LocalNode) -> None:
+    """Have it take rows that nobody else gets."""
+    status = node.status()
+    assert status is not None
+    (publisher,) = [each.pid for each in status.actors if each.name == "stream_publisher"]
+    psutil.Process(publisher).send_signal(signal.SIGSTOP)
+    time.sleep(0.3)  # rows that are only here, as many as there are
+    node.kill()
+
+
+def test_trial_when_rows_were_only_on_the_old_primary_then_they_count_as_diverged(
+    tmp_path: Path,
+) -> None:
+    """They are found in what its node has kept, row by row, and none counts as lost."""
+    require_fuse()
+    scenario = Scenario("unheard", "unheard", False, kill_when_nobody_hears, LocalNode.start)
+    with LocalCluster(failover.NODES, below=tmp_path, election=by_file) as cluster:
+        failover.prepare(cluster)
+        trial = Trials(cluster).run(scenario)
+        assert not cluster.keep_files
+    assert trial.right, trial
+    assert trial.account.diverged > 20
+    assert trial.account.present + trial.account.diverged == trial.account.acknowledged
+
+
+def ack(node: str, number: int, began: int, told: int) -> Ack:
+    return Ack(node, number, began, told)
+
+
+OLD = [ack("a", 1, 10, 11), ack("a", 2, 12, 13)]
+FIRST = ack("b", 1, 20, 21)
+
+
+@pytest.mark.parametrize(
+    ("more", "present", "diverged", "counts"),
+    [
+        ([], {("a", 1): 1, ("a", 2): 2, ("b", 1): 3}, set(), (3, 3, 0, 0, 0, 0)),
+        ([], {("a", 1): 1, ("b", 1): 2}, {("a", 2)}, (3, 2, 1, 0, 0, 0)),
+        ([], {("a", 1): 1, ("b", 1): 2}, set(), (3, 2, 0, 1, 0, 0)),
+        (
+            [ack("a", 3, 14, 30)],
+            {("a", 1): 1, ("a", 2): 2, ("b", 1): 3},
+            {("a", 3)},
+            (4, 3, 1, 0, 0, 1),
+        ),
+        (
+            [ack("a", 3, 22, 30)],
+            {("a", 1): 1, ("a", 2): 2, ("b", 1): 3},
+            {("a", 3)},
+            (4, 3, 1, 0, 1, 0),
+        ),
+        (
+            [ack("a", 3, 22, 30)],
+            {("a", 1): 1, ("a", 2): 2, ("b", 1): 3, ("a", 3): 4},
+            set(),
+            (4, 4, 0, 0, 0, 0),
+        ),
+    ],
+    ids=["all there", "diverged", "lost", "late", "overlapping", "primary again"],
+)
+def test_account_when_settled_then_every_row_is_counted_once(
+    more: list[Ack],
+    present: dict[tuple[str, int], int],
+    diverged: set[tuple[str, int]],
+    counts: tuple[int, ...],
+) -> None:
+    """Acknowledged, present, diverged, lost; overlapping, late."""
+    found = accounts.settle([*OLD, FIRST, *more], present, diverged, FIRST, "a")
+    assert found == Account(*counts)
+    assert found.right == (not found.lost and not found.overlapping)
+
+
+@pytest.mark.parametrize(
+    ("account", "failed", "right"),
+    [
+        (Account(5, 5, 0, 0, 0, 1), [], True),
+        (Account(5, 4, 0, 1, 0, 0), [], False),
+        (Account(5, 5, 0, 0, 1, 0), [], False),
+        (Account(5, 5, 0, 0, 0, 0), ["nodes did not become equal"], False),
+    ],
+    ids=["well", "lost", "overlapping", "failed"],
+)
+@pytest.mark.parametrize("style", ["table", "json"])
+def test_bench_when_a_failover_goes_wrong_then_it_reports_and_fails(
+    account: Account, failed: list[str], right: bool, style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report is printed either way."""
+    result = Result("file", "kill", "a kill", "after", [Trial(100.0, 90.0, account, 0, "")])
+    report = FailoverReport(1, [result], [], failed)
+    monkeypatch.setattr(failover_bench, "run", lambda _plan, _say: report)
+    done = CliRunner().invoke(cli.litemq, ["bench", "--only", "failover", "--format", style])
+    assert isinstance(done.exception, LiteMQError) == (not right), done
+    assert "a kill" in done.output or json.loads(done.output)["failover"]["trials"] == 1
+    assert all(each in done.output for each in failed)
+
+
+def test_options_when_listed_then_they_are_what_there_is() -> None:
+    """The command line repeats the names, so that `--help` need not import the benchmark."""
+    assert tuple(failover_bench.ELECTIONS) == cli_bench.ELECTIONS
+    assert scenarios.NAMES == cli_bench.SCENARIOS
+
+
+def test_network_when_closed_then_no_namespace_is_left() -> None:
+    """Also when what ran there has been killed: nothing of it holds one."""
+    network = Network("one", "other")
+    made = [host.namespace for host in network.hosts.values()]
+    assert all((hosts.NETNS / each).exists() for each in made)
+    network.close()
+    assert not any((hosts.NETNS / each).exists() for each in made)

@@ -13,7 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 from capabilities import require_fuse
+from click.testing import CliRunner
 from commands import environment, litemq
+
+from litemq import cli
+from litemq.bench.accounts import Account
+from litemq.bench.demo import Demo, Outcome, Row
+from litemq.errors import LiteMQError
 
 pytestmark = pytest.mark.fuse
 
@@ -40,25 +46,48 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_demo_when_its_seconds_are_over_then_all_nodes_are_equal_and_nothing_is_left(
     directory: Path,
 ) -> None:
-    """It stops by itself, says how the nodes ended, and exits with 0."""
+    """Its primary dies, another takes over, it stops by itself, accounts for all rows, exits 0."""
     done = litemq("demo", "--seconds", "2")
     assert done.code == 0, done
     assert "all nodes are equal" in done.out
     ended = re.findall(
-        r"^(primary|replica-[12]) +(?:primary|replica) +(\d+) +([0-9a-f]{16}) +0 ms +(\d+)$",
+        r"^(node-[123]) +(primary|replica) +(\d+) +([0-9a-f]{16}) +0 ms +(\d+)$",
         done.out,
         re.MULTILINE,
     )
-    assert [name for name, *_ in ended] == ["primary", "replica-1", "replica-2"]
-    assert len({tuple(state) for _, *state in ended}) == 1
-    assert int(ended[0][3]) > 100
+    assert [name for name, *_ in ended] == ["node-1", "node-2", "node-3"]
+    assert len({tuple(state) for _, _, *state in ended}) == 1
+    assert int(ended[0][4]) > 100
     assert "rows/s" in done.out  # plain lines, for this is no terminal
     assert "\x1b" not in done.out
+    killed = re.search(
+        r"^killed (node-.); (node-.) is primary after \d+ ms", done.out, re.MULTILINE
+    )
+    assert killed is not None, done.out
+    assert killed[1] != killed[2]
+    assert [(name, role) for name, role, *_ in ended if role == "primary"] == [
+        (killed[2], "primary")
+    ]
+    assert re.search(rf"{killed[1]} (dead|starting)", done.out), done.out
     assert left_behind(directory) == []
+    counts = re.search(
+        r"^(\d+) rows acknowledged: (\d+) on (node-.), (\d+) listed as diverged, 0 lost$",
+        done.out,
+        re.MULTILINE,
+    )
+    assert counts is not None, done.out
+    assert counts[3] == killed[2]
+    assert int(counts[1]) == int(counts[2]) + int(counts[4]) > 100
 
 
-def test_demo_when_interrupted_then_it_drains_and_nothing_is_left(directory: Path) -> None:
-    """Ctrl-C reaches the whole foreground group; the nodes are stopped in order all the same."""
+@pytest.mark.parametrize("sign", ["rows/s", "dead"])
+def test_demo_when_interrupted_then_it_drains_and_nothing_is_left(
+    directory: Path, sign: str
+) -> None:
+    """Ctrl-C reaches the whole foreground group; the nodes are stopped in order all the same.
+
+    Before the primary is killed, and while it is dead.
+    """
     with subprocess.Popen(
         [sys.executable, "-m", "litemq", "demo"],
         stdout=subprocess.PIPE,
@@ -68,7 +97,7 @@ def test_demo_when_interrupted_then_it_drains_and_nothing_is_left(directory: Pat
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "rows/s" in line:
+            if sign in line:
                 break
         children = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
@@ -97,3 +126,40 @@ def test_demo_when_killed_then_its_nodes_end_and_unmount(directory: Path) -> Non
         process.wait()
     assert not psutil.wait_procs(children, timeout=30)[1]
     assert not [path for path in left_behind(directory) if "mount" in path]
+
+
+def demo(account: Account, *, checksums: tuple[str, str] = ("a", "a")) -> Outcome:
+    """How a run might have ended."""
+    rows = [
+        Row(name, "replica", 7, checksum, 0, 5)
+        for name, checksum in zip(("node-1", "node-2"), checksums, strict=True)
+    ]
+    return Outcome(rows, "node-1", account)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (demo(Account(5, 5, 0, 0, 0, 0), checksums=("a", "b")), "did not end equal"),
+        (demo(Account(5, 4, 0, 1, 0, 0)), "lost"),
+        (demo(Account(5, 5, 0, 0, 1, 0)), "two nodes at once"),
+    ],
+    ids=["unequal", "lost", "overlapping"],
+)
+def test_demo_when_it_ends_wrong_then_it_fails(
+    outcome: Outcome, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the things it compares can make it fail."""
+    monkeypatch.setattr(Demo, "run", lambda _self: outcome)
+    done = CliRunner().invoke(cli.litemq, ["demo"])
+    assert isinstance(done.exception, LiteMQError)
+    assert words in str(done.exception)
+    assert "all nodes are equal" not in done.output
+
+
+def test_demo_when_it_ends_well_then_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counterpart: diverged rows are no fault."""
+    monkeypatch.setattr(Demo, "run", lambda _self: demo(Account(5, 4, 1, 0, 0, 1)))
+    done = CliRunner().invoke(cli.litemq, ["demo"])
+    assert done.exit_code == 0
+    assert "5 rows acknowledged: 4 on node-1, 1 listed as diverged, 0 lost" in done.output

@@ -35,7 +35,8 @@ MAY_IMPORT["actors"].add("hooks")
 MAY_IMPORT["bench"] = MAY_IMPORT["actors"] | {"actors"}
 MAY_IMPORT["cli_common"] = {"config", "errors"}
 MAY_IMPORT["cli_diverged"] = MAY_IMPORT["actors"] | {"actors", "cli_common"}
-MAY_IMPORT["cli"] = MAY_IMPORT["bench"] | {"bench", "cli_common", "cli_diverged"}
+MAY_IMPORT["cli_bench"] = MAY_IMPORT["bench"] | {"bench", "cli_common"}
+MAY_IMPORT["cli"] = MAY_IMPORT["bench"] | {"bench", "cli_bench", "cli_common", "cli_diverged"}
 ONLY_IN = {
     "pyfuse3": "fs/",
     "zmq": "transport/",
