@@ -204,6 +204,7 @@ class FuseCapture:
             case m.SetRole(primary=primary, epoch=epoch, text=text):
                 self._primary_text = text.encode() + b"\n"
                 self._set_role(primary=primary, epoch=epoch)
+                self._to_supervisor.send(m.RoleSet(primary, epoch))
             case m.AcceptCommits(epoch=epoch, until_ns=until_ns):
                 if epoch == self._epoch and self._primary:
                     self._accepts_until_s = until_ns / 1e9

@@ -15,6 +15,7 @@ from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.roles import actors_of
 from litemq.config import Config
+from litemq.errors import StorageError
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Sender
@@ -23,6 +24,7 @@ from litemq.transport.sockets import Sender
 STEP_S = 5.0
 #: a primary that is not ready by then is made a replica as it is
 READY_S = 30.0
+TELL_AGAIN_S = 0.5
 
 
 class RoleChange:
@@ -46,6 +48,8 @@ class RoleChange:
         self._done = done
         self._log = log.get()
         self._step = 0
+        #: why this node cannot be a primary
+        self._unable = ""
         self._waits_until_ready = False
         self._waits_for: type[m.Message] | None = None
         self.wanted = wanted
@@ -81,13 +85,18 @@ class RoleChange:
             return
         if isinstance(message, m.LogCompleted) and message.epoch != self.wanted.epoch:
             return
+        if isinstance(message, m.RoleSet) and message != m.RoleSet(
+            self.wanted.primary, self.wanted.epoch
+        ):
+            return
         self._waits_for = None
         match message:
             case m.LogCompleted(reason=reason):
                 if reason:
                     self._end(reason)
                 else:
-                    self._crew.dismiss(["replica_applier"], self._up)
+                    self._crew.dismiss(["replica_applier"], self._set_role)
+                    self._begin_term()
             case m.WritesClosed():
                 self._ask(
                     self._endpoints.capture,
@@ -96,6 +105,8 @@ class RoleChange:
                 )
             case m.BarrierReached():
                 self._crew.dismiss(["log_writer", "stream_publisher"], self._down)
+            case m.RoleSet():
+                self._staff()
             case _:
                 pass
 
@@ -128,19 +139,40 @@ class RoleChange:
         self._log.warning("a step of the change of role takes too long; going on", reason=reason)
         self._crew.dismiss(["log_writer", "stream_publisher"], self._down)
 
-    def _up(self) -> None:
-        self._layout.write_epoch(self.wanted.epoch)
-        self._layout.begin_term(self.wanted.epoch)
-        self._set_role()
+    def _begin_term(self) -> None:
+        # while the applier ends; nothing bears the epoch before that
+        try:
+            self._layout.write_epoch(self.wanted.epoch)
+            self._layout.begin_term(self.wanted.epoch)
+        except StorageError as error:
+            self._unable = str(error)
 
     def _down(self) -> None:
         self._layout.end_term()
         self._set_role()
 
     def _set_role(self) -> None:
+        """Have the mount change sides, before any actor of that side speaks to it."""
+        if self._unable:
+            self._crew.staff(actors_of(self._config, primary=False, epoch=self.wanted.epoch))
+            self._end(self._unable)
+        elif self._config.mount.fuse:
+            self._waits_for = m.RoleSet
+            self._tell_mount()
+        else:
+            self._staff()
+
+    def _tell_mount(self) -> None:
+        """Again and again: it may have to be started anew."""
+        if self._waits_for is not m.RoleSet:
+            return
         wanted = self.wanted
         text = f"{wanted.node or '?'} {wanted.address}".rstrip()
         self._send(self._endpoints.gates, m.SetRole(wanted.primary, wanted.epoch, text))
+        self._reactor.later(TELL_AGAIN_S, self._tell_mount)
+
+    def _staff(self) -> None:
+        wanted = self.wanted
         self._crew.staff(actors_of(self._config, primary=wanted.primary, epoch=wanted.epoch))
         if wanted.primary:
             self._step = 1  # until all of them are ready

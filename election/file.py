@@ -54,6 +54,8 @@ from litemq.txlog.ids import Epoch, Txid
 
 MISSING_WAIT_S: Final = 1.0
 _LOOK_S: Final = 0.02
+# Who takes or releases the lease needs a moment; a view of that would only make others ask in vain.
+_UNSETTLED_S: Final = 1.0
 _NAME_BYTES: Final = 32
 
 
@@ -146,14 +148,18 @@ class FileLease:
             self._lock.free()
 
     def watch(self, index: int, wait_s: float) -> View:
-        end_s = time.monotonic() + wait_s
+        now_s = time.monotonic()
+        end_s, patient_until_s = now_s + wait_s, now_s + min(wait_s, _UNSETTLED_S)
         while True:
             if self._closed.is_set():
                 raise LeaseUnavailableError("the election of this node has ended")
             with self._disk():
                 view = self._view()
-            remaining_s = end_s - time.monotonic()
-            if view.index != index or remaining_s <= 0:
+                # taken, and the claim not written yet; or released, and the lock not free yet
+                settled = view.holder is not None or not is_locked(self._path)
+            now_s = time.monotonic()
+            remaining_s = end_s - now_s
+            if remaining_s <= 0 or (view.index != index and (settled or now_s >= patient_until_s)):
                 return view
             self._closed.wait(min(_LOOK_S, remaining_s))
 

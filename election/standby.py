@@ -29,12 +29,16 @@ def see_lease(step: Step, role: Replica | Candidate, view: LeaseView) -> None:
     step.state = replace(step.state, safe_at_s=max(step.state.safe_at_s, until_s))
     if not step.rules.candidate:
         return
+    named = (
+        view.successor == step.rules.node
+        and view.last_epoch >= step.state.epoch_seen
+        and step.now_s >= step.state.hold_until_s
+    )
     if isinstance(role, Candidate):
-        named = view.successor == step.rules.node and role.search is not Search.ACQUIRING
-        if named and view.last_epoch >= step.state.epoch_seen:
+        if named and role.search is not Search.ACQUIRING:
             acquire(step, role.lost, "named as successor")
         return
-    if view.successor == step.rules.node and view.last_epoch >= step.state.epoch_seen:
+    if named:
         acquire(step, step.state.epoch_seen, "named as successor")
         return
     why = "the lease is free"

@@ -347,6 +347,24 @@ def deposing(cluster: Electorate, old: Any) -> Iterator[None]:
         os.kill(watcher, signal.SIGCONT)
 
 
+def test_successor_when_its_mount_is_slow_then_it_serves_all_the_same(
+    new_electorate: Callable[..., Electorate],
+) -> None:
+    """Its applier cannot let go of the files meanwhile, and the change of role waits for that."""
+    cluster = new_electorate(size=2)
+    (new,) = cluster.replicas
+    fuse = new.actor("fuse_capture").pid
+    old = cluster.primary
+    os.kill(fuse, signal.SIGSTOP)
+    cluster.kill(old)
+    eventually(lambda: new.logged("election", state="promoting"), what="it is about to serve")
+    time.sleep(1)
+    os.kill(fuse, signal.SIGCONT)
+    cluster.write(new)
+    cluster.wait_acks(20)
+    cluster.settle()
+
+
 @by_file_first
 def test_deposed_when_it_returns_then_only_pages_that_differ_are_repaired(
     elect: Callable[..., Electorate],

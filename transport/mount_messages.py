@@ -200,6 +200,13 @@ class SetRole(Message, frozen=True):
     text: str
 
 
+class RoleSet(Message, frozen=True):
+    """Answer to `SetRole`: from here on the mount is on that side."""
+
+    primary: bool
+    epoch: U64
+
+
 class AcceptCommits(Message, frozen=True):
     """Take writes of this epoch until then (ns of the monotonic clock; 0: no longer)."""
 

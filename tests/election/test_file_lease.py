@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from commands import environment
 from waiting import eventually
 
 from litemq.election.file import MISSING_WAIT_S, FileLease
+from litemq.election.kernel_lock import is_locked
 from litemq.election.lease import (
     Identity,
     LeaseDeniedError,
@@ -165,6 +167,25 @@ def test_wait_when_it_is_over_then_no_successor_inherits_it(lease: FileLease) ->
     """Only the first holder of a new file waits."""
     assert lease.acquire(0, {}).wait_s == MISSING_WAIT_S
     assert eventually(lambda: lease.renew() and not lease.watch(0, 0).safe_in_s)
+
+
+def test_watch_when_a_release_is_half_done_then_the_lease_is_not_free_yet(
+    lease: FileLease, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is named in the claim would ask in vain until the lock is free."""
+    lease.acquire(0, {})
+    index = lease.watch(0, 0).index
+    free = lease._lock.free
+    monkeypatch.setattr(lease._lock, "free", lambda: None)
+    lease.release("b")
+    timer = threading.Timer(0.3, free)
+    timer.start()
+    view = lease.watch(index, 5)
+    assert not is_locked(lock)
+    assert view.holder is None
+    assert view.last is not None
+    assert view.last.successor == "b"
+    timer.join()
 
 
 def test_directory_when_it_is_missing_or_refuses_then_one_line_says_so(tmp_path: Path) -> None:

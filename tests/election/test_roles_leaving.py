@@ -110,6 +110,17 @@ def test_successor_when_named_then_it_asks_at_once_and_others_hold_back() -> Non
     assert other.now_s == RULES.grace_s
 
 
+def test_successor_when_denied_then_it_holds_back_and_asks_again() -> None:
+    """The one before it may have named it, and not have let go yet."""
+    script = Script()
+    script.see_free(successor="a")
+    script.tell(on.Denied(script.state.attempt))
+    assert not any(isinstance(each, do.Acquire) for each in script.see_free(successor="a"))
+    assert not any(isinstance(each, do.Acquire) for each in script.see_free(successor="a"))
+    script.wait()
+    assert script.see_free(successor="a") == [do.Acquire(script.state.attempt, 5)]
+
+
 # Stop
 
 
