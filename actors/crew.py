@@ -93,6 +93,11 @@ class Crew:
             else:
                 actor.factory = factory
 
+    def prepare(self, count: int) -> None:
+        """So many actors are about to be started: have their processes ready."""
+        for _ in range(count):
+            self._nursery.prepare()
+
     def dismiss(self, names: Iterable[str], then: Callable[[], None]) -> None:
         """Stop these for good, one after the other in the order of their start; then call."""
         for name in names:

@@ -34,6 +34,8 @@ from litemq.errors import LiteMQError
 #: One request or report at most (bytes).
 MAX_DATAGRAM = 128 * 1024
 _PR_SET_PDEATHSIG = 1
+#: a request for a child without a factory; no pickle begins like this
+_PREPARE = b"prepare"
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -123,6 +125,10 @@ class Nursery:
             raise LiteMQError(f"an actor's factory takes {len(data)} bytes, {MAX_DATAGRAM} at most")
         self._socket.send(data)
 
+    def prepare(self) -> None:
+        """Have a child ready that waits for its factory: the next start need not wait for it."""
+        self._socket.send(_PREPARE)
+
     def reports(self, timeout_s: float = 0.0) -> list[Started | Exited]:
         """What happened to children. Raises LiteMQError when the nursery itself is gone."""
         found: list[Started | Exited] = []
@@ -154,46 +160,86 @@ def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # or every child's first collection would copy every shared page
-    children: set[int] = set()
+    family = _Family([requests.fileno(), wake_read, wake_write])
     while True:
         ready = select.select([requests.fileno(), wake_read], [], [])[0]
         if requests.fileno() in ready:
             data = requests.recv(MAX_DATAGRAM)
             if not data:
                 break
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                for fd in (requests.fileno(), wake_read, wake_write):
-                    os.close(fd)
-                _become(data)
-            children.add(pid)
-            requests.send(msgspec.json.encode(Started(pid)))
+            if data == _PREPARE:
+                family.prepare()
+            else:
+                requests.send(msgspec.json.encode(Started(family.start(data))))
         with contextlib.suppress(BlockingIOError):
             os.read(wake_read, 4096)
-        while children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            children.discard(pid)
-            requests.send(msgspec.json.encode(Exited(pid, os.waitstatus_to_exitcode(status))))
-    for pid in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    for pid in children:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+        for exited in family.ended():
+            requests.send(msgspec.json.encode(exited))
+    family.kill()
     return 0
 
 
-def _become(data: bytes) -> None:
+class _Family:
+    """The nursery's children, those included that still wait for a factory."""
+
+    def __init__(self, own_fds: list[int]) -> None:
+        """`own_fds` are the nursery's alone."""
+        self._own_fds = own_fds
+        self._children: set[int] = set()
+        self._prepared: list[tuple[int, socket.socket]] = []
+
+    def prepare(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = self._fork(lambda: theirs.recv(MAX_DATAGRAM), [ours.fileno()])
+        theirs.close()
+        self._prepared.append((pid, ours))
+
+    def start(self, data: bytes) -> int:
+        """A child that runs this factory; its pid."""
+        while self._prepared:
+            pid, channel = self._prepared.pop(0)
+            with channel, contextlib.suppress(OSError):  # it has died
+                channel.send(data)
+                return pid
+        return self._fork(lambda: data, [])
+
+    def _fork(self, factory: Callable[[], bytes], others_fds: list[int]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            fds = [channel.fileno() for _, channel in self._prepared]
+            for fd in (*self._own_fds, *others_fds, *fds):
+                os.close(fd)
+            _become(factory)
+        self._children.add(pid)
+        return pid
+
+    def ended(self) -> list[Exited]:
+        found = []
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            self._children.discard(pid)
+            found.append(Exited(pid, os.waitstatus_to_exitcode(status)))
+        return found
+
+    def kill(self) -> None:
+        for pid in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in self._children:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _become(factory: Callable[[], bytes]) -> None:
     status = 1
     try:
         die_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.unfreeze()
-        factory = cloudpickle.loads(data)
-        status = int(factory())
+        status = int(cloudpickle.loads(factory())())
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:  # noqa: BLE001 - nothing may return into the nursery's loop

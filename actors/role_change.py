@@ -62,6 +62,7 @@ class RoleChange:
                 m.CompleteLog(self._endpoints.control, self.wanted.epoch),
                 m.LogCompleted,
             )
+            self._crew.prepare(2)  # log writer and publisher, while the applier completes its log
         else:
             # who has just started may still be reading what was committed before
             self._waits_until_ready = True

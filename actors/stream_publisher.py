@@ -27,7 +27,7 @@ HEARTBEAT_S = 0.25
 ABANDONED_S = 30.0
 MAX_TRANSFERS = 4096
 BUSY_RETRY_S = 0.01
-DRAIN_LOOK_S = 0.005
+DRAIN_LOOK_S = 0.05
 
 
 class StreamPublisher:
@@ -129,7 +129,7 @@ class StreamPublisher:
                     transfer.barrier_reached()
             case m.DrainReplicas(deadline_ms=deadline_ms):
                 self._drain = (message, time.monotonic() + deadline_ms / 1000)
-                self._look_drained()
+                self._watch_drain(message)
             case _:
                 self._log.warning("unexpected message", message=type(message).__name__)
 
@@ -140,13 +140,18 @@ class StreamPublisher:
             m.Barrier(self._barrier_count, self._endpoints.records, transfer.database)
         )
 
+    def _watch_drain(self, asked: m.DrainReplicas) -> None:
+        """Time may be up, or a replica no longer there."""
+        self._look_drained()
+        if self._drain is not None and self._drain[0] is asked:
+            self._reactor.later(DRAIN_LOOK_S, lambda: self._watch_drain(asked))
+
     def _look_drained(self) -> None:
         if self._drain is None:
             return
         asked, deadline_s = self._drain
         complete = self._replicas.all_have(asked.heads, asked.node)
         if not complete and time.monotonic() < deadline_s:
-            self._reactor.later(DRAIN_LOOK_S, self._look_drained)
             return
         self._drain = None
         reply = Sender(asked.reply_to)
@@ -162,6 +167,7 @@ class StreamPublisher:
                     self._log.info(
                         "replica connected", replica=message.node, address=message.answers
                     )
+                self._look_drained()
                 if message.leaving:
                     self._log.info("replica left", replica=message.node)
                     self._drop_transfers(message.node)

@@ -6,6 +6,11 @@ import contextlib
 
 from inotify_simple import INotify, flags
 
+# At its first use the library is looked for by running ldconfig, which takes longer than all else
+# that a log writer begins with: here it is done once, by the process that all actors come from.
+with contextlib.suppress(OSError):
+    INotify().close()
+
 
 class WalWatch:
     """One inotify descriptor for all WAL files of a node."""

@@ -10,7 +10,7 @@ Removing `PATH` under a running holder makes a second lock. It is noticed: the h
 `renew` fails, and who takes the new file waits `MISSING_WAIT_S` first, which is longer than
 `pace_s`. A holder that is stopped meanwhile is beyond that; its epoch is what others refuse then.
 
-`watch` looks every 20 ms. A lock can't be waited for without taking it, and inotify tells of the
+`watch` looks every 10 ms. A lock can't be waited for without taking it, and inotify tells of the
 close that precedes the release, not of the release; a look costs some 30 us.
 """
 
@@ -53,7 +53,7 @@ from litemq.txlog.durable import write_atomically
 from litemq.txlog.ids import Epoch, Txid
 
 MISSING_WAIT_S: Final = 1.0
-_LOOK_S: Final = 0.02
+_LOOK_S: Final = 0.01
 # Who takes or releases the lease needs a moment; a view of that would only make others ask in vain.
 _UNSETTLED_S: Final = 1.0
 _NAME_BYTES: Final = 32
@@ -173,7 +173,8 @@ class FileLease:
                     "give one of the two another [node] name"
                 )
             if value != self._announced or not self._node_file("json").exists():
-                write_atomically(self._node_file("json"), value)
+                # of no use to anybody after a power loss
+                write_atomically(self._node_file("json"), value, sync=False)
                 self._announced = value
         return True
 

@@ -47,25 +47,29 @@ def reserve(fd: int, size: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Replace `path` by `data`: a spare file is written and synced, then the two change names.
+
+    Without `sync` nobody ever reads half of it either, but a power loss may bring back what was
+    there before, or an empty file.
 
     The spare stays, and with it the block it takes: a small file can be replaced on a full disk,
     which is what makes room there.
     """
     spare = path.with_name(path.name + ".tmp")
     try:
-        _overwrite(spare, data)
+        _overwrite(spare, data, sync=sync)
         if not _exchange(path, spare):
             spare.replace(path)
             with contextlib.suppress(OSError):
-                _overwrite(spare, data)
-        sync_directory(path.parent)
+                _overwrite(spare, data, sync=sync)
+        if sync:
+            sync_directory(path.parent)
     except OSError as error:
         raise storage_error(error, "write", path) from error
 
 
-def _overwrite(path: Path, data: bytes) -> None:
+def _overwrite(path: Path, data: bytes, *, sync: bool) -> None:
     """In the blocks that the file has."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -73,7 +77,8 @@ def _overwrite(path: Path, data: bytes) -> None:
         while written < len(data):
             written += os.pwrite(fd, data[written:], written)
         os.ftruncate(fd, len(data))
-        os.fsync(fd)
+        if sync:
+            os.fsync(fd)
     finally:
         os.close(fd)
 

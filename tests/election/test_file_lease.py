@@ -215,7 +215,7 @@ def test_files_when_they_are_made_then_strangers_cannot_write_them(
 
 
 def test_watch_when_it_waits_then_it_costs_next_to_nothing(lease: FileLease) -> None:
-    """Fifty looks a second are far below a hundredth of a CPU's second."""
+    """A hundred looks a second are far below a hundredth of a CPU's second."""
     index = lease.watch(0, 0).index
     before_s = time.thread_time()
     lease.watch(index, 0.5)
