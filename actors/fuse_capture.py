@@ -37,6 +37,8 @@ NAME = "fuse_capture"
 HEARTBEAT_S = 0.25
 #: how long a database file must have been left alone before unexplained writes are looked at
 SETTLE_S = 0.05
+#: who has files open when the mount goes has this long to close them
+FAREWELL_S = 0.5
 #: bytes of unacknowledged transactions above which commits wait for the log writer
 OUTSTANDING_BYTES = 32 * 1024 * 1024
 
@@ -77,6 +79,7 @@ class FuseCapture:
         self._ready: Event[None] = Event()
         self._resync_token = ""
         self._mounted = False
+        self._ending: Event[None] = Event()
         self._unclean = self._layout.mounted.exists()
         self._admitted = 0
         self._primary_text = f"? {config.election.primary or ''}".rstrip().encode() + b"\n"
@@ -106,7 +109,7 @@ class FuseCapture:
 
     def run(self) -> int:
         """Serve until SIGTERM; 0 when the mount is gone again."""
-        signal.signal(signal.SIGTERM, lambda *_: self._loop.stop())
+        signal.signal(signal.SIGTERM, lambda *_: self._ending.set())
         place(self._config, NAME)  # this thread alone: ZeroMQ's stays out of the way
         self._tree.load()
         self._layout.mounted.touch()
@@ -120,6 +123,7 @@ class FuseCapture:
         loop = self._loop
         loop.spawn(self._receive(), "gates")
         loop.spawn(self._beat(), "heartbeat")
+        loop.spawn(self._end(), "the end")
         if self._primary:
             await self._ready.wait()
         self._session.mount(self._operations)
@@ -129,7 +133,14 @@ class FuseCapture:
         if not self._primary:
             self._send(m.CaptureStarted(self._incarnation))
         await self._session.serve()
-        self._log.warning("the mount was taken away", path=str(self._config.mount.path))
+        if not self._ending.is_set:
+            self._log.warning("the mount was taken away", path=str(self._config.mount.path))
+
+    async def _end(self) -> None:
+        await self._ending.wait()
+        if self._mounted:
+            await self._session.detach(lambda: self._operations.in_use, FAREWELL_S)
+        self._loop.stop()
 
     def _unmount(self) -> None:
         self._page_cache.close()

@@ -83,7 +83,7 @@ def clean_stale_mount(path: str) -> bool:
         if entry.source != GUARD:
             detach_stale_fuse(path)
         else:
-            _detach(entry.path)
+            detach(entry.path)
         cleaned = True
     return cleaned
 
@@ -93,7 +93,7 @@ def detach_stale_fuse(path: str) -> None:
     while (entry := find_mount(path)) is not None and entry.source != GUARD:
         if not stale_mount(path):
             raise ConfigError(f"{path}: something is mounted there and alive; unmount it first")
-        _detach(entry.path)
+        detach(entry.path)
 
 
 def guard(path: str) -> bool:
@@ -168,7 +168,11 @@ def _umount2(path: str, flags: int) -> int:
     return 0 if libc.umount2(os.fsencode(path), flags) == 0 else ctypes.get_errno()
 
 
-def _detach(path: str) -> None:
+def detach(path: str) -> None:
+    """Takes away what is mounted on the path; who has files open there keeps them.
+
+    Raises StorageError, ConfigError without fusermount3.
+    """
     if os.geteuid() == 0:
         number = _umount2(path, _MNT_DETACH)
         if number:

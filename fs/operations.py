@@ -291,7 +291,12 @@ class Operations(pyfuse3.Operations):
     async def mknod(self, *_: object) -> EntryAttributes:
         raise FUSEError(errno.EPERM)
 
-    # --- a change of role
+    # --- a change of role, and the end
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody has a file open."""
+        return bool(self._handles or self._virtual_handles)
 
     def revoke_writers(self) -> None:
         """Whoever has a guarded file open for writing may only read it from now on."""

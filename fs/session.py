@@ -7,6 +7,9 @@ stale mount of a former process of the same node, which it replaces at the momen
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
+from collections.abc import Callable
 
 import pyfuse3
 
@@ -16,6 +19,8 @@ from litemq.fs.poll_loop import PollLoop
 
 #: requests that may wait at the same time
 MAX_PARKED = 400
+#: how often to look whether somebody still has a file open
+LOOK_S = 0.005
 
 
 class Session:
@@ -28,6 +33,7 @@ class Session:
         if allow_other:
             self._options.add("allow_other")
         self._mounted = False
+        self._detached = False
 
     def mount(self, operations: pyfuse3.Operations) -> None:
         """Mount now. Raises LiteMQError."""
@@ -48,9 +54,27 @@ class Session:
         """Answer requests until somebody else unmounts."""
         await pyfuse3.main(max_tasks=MAX_PARKED)
 
+    async def detach(self, in_use: Callable[[], bool], grace_s: float) -> None:
+        """Let nobody open anything any more, and serve who has files open for a moment.
+
+        A program that has just mapped a `-shm` is killed by the kernel if it touches it when the
+        session has ended; so who is about to close its database may do so.
+        """
+        detaching = threading.Thread(target=self._take_away, name="detach", daemon=True)
+        detaching.start()  # not here: the kernel may ask us for something before it is done
+        end_s = time.monotonic() + grace_s
+        while (detaching.is_alive() or (in_use() and self._detached)) and time.monotonic() < end_s:
+            await self._loop.sleep(LOOK_S)
+
+    def _take_away(self) -> None:
+        with contextlib.suppress(LiteMQError):
+            mount.detach(self._path)
+            self._detached = True
+
     def unmount(self) -> None:
-        """Take the mount away; whoever still has files open in it gets errors from now on."""
+        """End the session; whoever still has files open in it gets errors from now on."""
         if self._mounted:
             self._mounted = False
             with contextlib.suppress(RuntimeError):
-                pyfuse3.close(unmount=True)
+                # what is mounted there now may be what lay below
+                pyfuse3.close(unmount=not self._detached)
