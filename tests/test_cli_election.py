@@ -32,6 +32,13 @@ def roles(node: Node) -> list[str]:
     return sorted(each["role"] for each in members(node).values())
 
 
+def named(node: Node) -> str:
+    """Who `.primary` in its mount says is the primary."""
+    with node.connect(DATABASE) as app:
+        text = app.ask("read", str(node.mount / ".primary"))
+    return str(text.decode().split()[0])
+
+
 def test_commands_when_nodes_elect_then_the_primary_moves_as_told(
     new_electorate: Callable[..., Electorate],
 ) -> None:
@@ -58,6 +65,8 @@ def test_commands_when_nodes_elect_then_the_primary_moves_as_told(
     done = of(first, "handoff", "--to", other.name)
     assert (done.code, done.out) == (0, "handed over\n")
     assert cluster.wait_primary(other_than=first) is other
+    for node in (first, other, bystander):
+        eventually(lambda node=node: named(node) == other.name, what="`.primary` follows")
     done = of(first, "promote")
     assert (done.code, done.out) == (0, "promoted\n")
     eventually(lambda: cluster.primary is first, what="it has the lease again")
