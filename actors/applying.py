@@ -58,6 +58,8 @@ class Applying:
                 self._reactor.later(OPEN_RETRY_S, lambda: self.open(followed))
             except LiteMQError as error:
                 self._catching_up.needs_repair(followed, str(error))
+            except OSError:  # the mount has just gone; it comes back with an admission
+                pass
 
     def apply(self) -> bool:
         """Hand what is in the log to SQLite; true if there is more to do at once."""

@@ -20,7 +20,7 @@ from functools import partial
 import psutil
 
 from litemq import log
-from litemq.actors import stalls
+from litemq.actors import proc
 from litemq.actors.nursery import Exited, Nursery, Started
 from litemq.actors.reactor import Reactor
 from litemq.actors.restarts import Restarts
@@ -197,7 +197,7 @@ class Crew:
             if actor.alive is None:  # a cold disk can take its time over the imports
                 patience_s = max(patience_s, START_S)
             if actor.pid and now - actor.heard_s > patience_s:
-                stall = stalls.look(actor.pid)
+                stall = proc.look(actor.pid)
                 actor.heard_s = now
                 if stall.by_disk:  # it could not even be killed, and will go on by itself
                     self._log.warning("actor waits for the disk", hung=actor.name, at=str(stall))

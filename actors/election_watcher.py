@@ -182,6 +182,8 @@ class ElectionWatcher:
                 }  # fmt: skip
                 self._service.members(attempt, connected)
             case a.AskHandoff(request, primary):
+                if self._wanted:
+                    self._answer(self._wanted, "asked again")
                 self._wanted = request
                 self._ask_for_hand_over(request, primary, time.monotonic() + TAKE_OVER_S)
             case a.HandoffEnded(request, refused):
@@ -250,6 +252,8 @@ class ElectionWatcher:
                 def drained() -> None:
                     self._successor = target
                     self._happened(e.DrainedTo(attempt, target))
+                    if not isinstance(self._state.role, states.Demoting):
+                        self._successor = ""  # the hand-over was refused
 
                 return self._drain(attempt, target, until_s, drained, lambda: None)
             case a.BecomePrimary(epoch):

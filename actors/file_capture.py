@@ -124,9 +124,13 @@ class FileCapture:
         In WAL mode a commit ends in shared memory: writers that are refused cannot begin, but one
         that was stopped behind its last frame may publish it when it wakes.
         """
-        being_written = tracked.wal is not None and tracked.wal.being_written
+        wal = tracked.wal
+        if wal is None:
+            return tracked.comparing is None
+        being_written = wal.being_written
         self._wals.take_published(tracked)
-        return not being_written
+        seen = wal.has_index or wal.exclusive
+        return seen and not being_written and tracked.comparing is None
 
     def hand_back(self, tracked: Tracked) -> None:
         """What a replica needs to know of the file, if this node becomes one."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from litemq import log
 from litemq.actors.layout import Layout
 from litemq.actors.placement import place
+from litemq.actors.proc import parent_of
 from litemq.config import Config
 from litemq.fs.capture import Commit, DatabaseCapture
 from litemq.fs.files import DatabaseFile, ShmFile, WalFile
@@ -139,8 +140,13 @@ class FuseCapture:
     async def _end(self) -> None:
         await self._ending.wait()
         if self._mounted:
-            await self._session.detach(lambda: self._operations.in_use, FAREWELL_S)
+            await self._session.detach(self._in_use, FAREWELL_S)
         self._loop.stop()
+
+    def _in_use(self) -> bool:
+        """Whether an application has a file open; other actors have, until they end."""
+        ours = os.getppid()
+        return any(parent_of(pid) not in (0, ours) for pid in self._operations.openers)
 
     def _unmount(self) -> None:
         self._page_cache.close()
@@ -253,7 +259,9 @@ class FuseCapture:
         self._closed, self._refused, self._admitted = False, 0, 0
         self.read_only, self.capturing = True, primary
         self._taken_over = primary
-        self._ready = Event()
+        before, self._ready = self._ready, Event()
+        if not primary:
+            before.set()  # a mount that waited for the log writer is a replica's now
         self._resync_token = ""
         self._accepts_until_s = 0.0 if primary else math.inf
         for gate in self._gates.values():

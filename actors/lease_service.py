@@ -90,8 +90,9 @@ class LeaseService:
     def _seen(self, seen: View | LiteMQError) -> None:
         if isinstance(seen, LiteMQError):
             other = isinstance(seen, OtherClusterError)
-            index = seen.index if isinstance(seen, OtherClusterError) else 0
-            if not (other and self._founding):
+            joined = self._layout.read_cluster()
+            index = seen.index if isinstance(seen, OtherClusterError) and joined else 0
+            if joined or not other:
                 self._view = None
                 self._complain(seen)
                 self._happened(e.LeaseUnavailable(str(seen)))

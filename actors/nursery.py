@@ -36,6 +36,7 @@ MAX_DATAGRAM = 128 * 1024
 _PR_SET_PDEATHSIG = 1
 #: a request for a child without a factory; no pickle begins like this
 _PREPARE = b"prepare"
+MAX_PREPARED = 2
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -189,6 +190,9 @@ class _Family:
         self._prepared: list[tuple[int, socket.socket]] = []
 
     def prepare(self) -> None:
+        """One more, unless there are as many as are ever started together."""
+        if len(self._prepared) >= MAX_PREPARED:
+            return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = self._fork(lambda: theirs.recv(MAX_DATAGRAM), [ours.fileno()])
         theirs.close()

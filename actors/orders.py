@@ -6,16 +6,15 @@ overtaken by one that makes it void.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from litemq.actors.reactor import Reactor
 from litemq.transport import messages as m
 
-#: an order that nobody answers is given up after this, and what follows goes on
-ORDER_S = 20.0
 #: a question is put again this often: who was asked may have died meanwhile
 AGAIN_S = 0.5
 
@@ -28,8 +27,8 @@ class Wait:
     ask: Callable[[], object]
     #: True: that was the answer; False: it was not; a Wait: it was, and another question follows
     answered: Callable[[m.Message], bool | Wait]
-    #: monotonic seconds
-    until_s: float = field(default_factory=lambda: time.monotonic() + ORDER_S)
+    #: monotonic seconds; what must be done is never given up
+    until_s: float = math.inf
     given_up: Callable[[], object] = lambda: None
     repeat: bool = True
 

@@ -48,6 +48,7 @@ class RoleChange:
         self._done = done
         self._log = log.get()
         self._step = 0
+        self._dropped = False
         #: why this node cannot be a primary
         self._unable = ""
         self._waits_until_ready = False
@@ -74,6 +75,15 @@ class RoleChange:
         if self._waits_for is m.LogCompleted:
             self._waits_for = None
             self._end("another role is wanted")
+        elif self._step:  # all but ready: this is the role, and the way down begins from here
+            self._end("")
+
+    def drop(self) -> None:
+        """The node stops: nothing more is done, and nobody is told."""
+        self._waits_for = None
+        self._waits_until_ready = False
+        self._step = 0
+        self._dropped = True
 
     def _close_writes(self) -> None:
         if self._waits_until_ready:
@@ -96,7 +106,8 @@ class RoleChange:
                 if reason:
                     self._end(reason)
                 else:
-                    self._crew.dismiss(["replica_applier"], self._set_role)
+                    # the term is written while the applier ends
+                    self._crew.dismiss(["replica_applier"], self._applier_ended)
                     self._begin_term()
             case m.WritesClosed():
                 self._ask(
@@ -140,8 +151,10 @@ class RoleChange:
         self._log.warning("a step of the change of role takes too long; going on", reason=reason)
         self._crew.dismiss(["log_writer", "stream_publisher"], self._down)
 
+    def _applier_ended(self) -> None:
+        self._reactor.later(0, self._set_role)  # it may have ended before the term was written
+
     def _begin_term(self) -> None:
-        # while the applier ends; nothing bears the epoch before that
         try:
             self._layout.write_epoch(self.wanted.epoch)
             self._layout.begin_term(self.wanted.epoch)
@@ -149,12 +162,17 @@ class RoleChange:
             self._unable = str(error)
 
     def _down(self) -> None:
+        if self._dropped:
+            return
         self._layout.end_term()
         self._set_role()
 
     def _set_role(self) -> None:
         """Have the mount change sides, before any actor of that side speaks to it."""
+        if self._dropped:
+            return
         if self._unable:
+            self._layout.end_term()
             self._crew.staff(actors_of(self._config, primary=False, epoch=self.wanted.epoch))
             self._end(self._unable)
         elif self._config.mount.fuse:

@@ -383,6 +383,9 @@ class Supervisor:
         Then stop the actors.
         """
         self._draining = True
+        change, self._change, self._wanted = self._change, None, None
+        if change is not None:
+            change.drop()
         if self._hook is not None:
             self._hook.stop()
         if self._primary and self._ready:

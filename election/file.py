@@ -148,8 +148,7 @@ class FileLease:
             self._lock.free()
 
     def watch(self, index: int, wait_s: float) -> View:
-        now_s = time.monotonic()
-        end_s, patient_until_s = now_s + wait_s, now_s + min(wait_s, _UNSETTLED_S)
+        end_s, unsettled_s = time.monotonic() + wait_s, 0.0
         while True:
             if self._closed.is_set():
                 raise LeaseUnavailableError("the election of this node has ended")
@@ -159,7 +158,9 @@ class FileLease:
                 settled = view.holder is not None or not is_locked(self._path)
             now_s = time.monotonic()
             remaining_s = end_s - now_s
-            if remaining_s <= 0 or (view.index != index and (settled or now_s >= patient_until_s)):
+            unsettled_s = 0.0 if settled else unsettled_s or now_s
+            patient = not settled and now_s - unsettled_s < _UNSETTLED_S
+            if remaining_s <= 0 or (view.index != index and not patient):
                 return view
             self._closed.wait(min(_LOOK_S, remaining_s))
 

@@ -109,6 +109,9 @@ class File:
         """The last handle that could write is gone."""
 
     async def unlink(self) -> None:
+        # a super-journal's end is that of a transaction over several databases
+        if self.gatekeeper.fenced:
+            raise OSError(EROFS, os.strerror(EROFS))
         os.unlink(self.path)
 
     def appeared(self) -> None:
@@ -197,6 +200,8 @@ class DatabaseFile(File):
             self.gatekeeper.unexplained(capture, commit)
 
     async def unlink(self) -> None:
+        if self.gatekeeper.fenced:
+            raise OSError(EROFS, os.strerror(EROFS))
         if self.capture.uncaptured:
             await self.gatekeeper.wal_gate(self.capture)
         os.unlink(self.path)
@@ -332,10 +337,10 @@ class WalFile(File):
         return written
 
     async def fsync(self) -> None:
-        # SQLite publishes a synced commit after this, and one that is not synced without asking
+        await super().fsync()
+        # SQLite publishes a synced commit now; one that is not synced it publishes without asking
         if self.gatekeeper.fenced and self.capture.uncaptured:
             raise OSError(EROFS, os.strerror(EROFS))
-        await super().fsync()
         self.fsync_expected = True
 
     async def _lay_out(self, end: int) -> None:

@@ -58,6 +58,7 @@ class Operations(pyfuse3.Operations):
         self._virtual = VirtualFiles(gatekeeper, tree.new_inode)
         self._handles: dict[int, tuple[File | Revoked, bool]] = {}
         self._virtual_handles: dict[int, bytes] = {}
+        self._openers: dict[int, int] = {}
         self._next_handle = 1
 
     # --- names and attributes
@@ -139,7 +140,7 @@ class Operations(pyfuse3.Operations):
             except BaseException:
                 self._close(file, writing)
                 raise
-        return FileInfo(fh=self._new_handle(file, writing), keep_cache=True)
+        return FileInfo(fh=self._new_handle(file, writing, ctx.pid), keep_cache=True)
 
     @_errnos
     async def create(
@@ -164,13 +165,14 @@ class Operations(pyfuse3.Operations):
         file.lookups += 1
         if (ctx.uid, ctx.gid) != (os.geteuid(), os.getegid()) and os.geteuid() == 0:
             os.fchown(file.fd, ctx.uid, ctx.gid)
-        info = FileInfo(fh=self._new_handle(file, writing=True), keep_cache=True)
+        info = FileInfo(fh=self._new_handle(file, True, ctx.pid), keep_cache=True)
         return info, self._attributes(file)
 
     @_errnos
     async def release(self, fh: int) -> None:
         if self._virtual_handles.pop(fh, None) is None:
             file, writing = self._handles.pop(fh)
+            del self._openers[fh]
             self._close(file.file if isinstance(file, Revoked) else file, writing)
 
     # --- bytes
@@ -294,9 +296,9 @@ class Operations(pyfuse3.Operations):
     # --- a change of role, and the end
 
     @property
-    def in_use(self) -> bool:
-        """Whether somebody has a file open."""
-        return bool(self._handles or self._virtual_handles)
+    def openers(self) -> set[int]:
+        """Threads that have opened a file which is still open."""
+        return set(self._openers.values())
 
     def revoke_writers(self) -> None:
         """Whoever has a guarded file open for writing may only read it from now on."""
@@ -312,10 +314,11 @@ class Operations(pyfuse3.Operations):
             # first write.
             raise FUSEError(errno.EACCES)
 
-    def _new_handle(self, file: File, writing: bool) -> int:
+    def _new_handle(self, file: File, writing: bool, pid: int) -> int:
         handle = self._next_handle
         self._next_handle += 1
         self._handles[handle] = (file, writing)
+        self._openers[handle] = pid
         return handle
 
     def _close(self, file: File, writing: bool) -> None:

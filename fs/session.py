@@ -7,6 +7,7 @@ stale mount of a former process of the same node, which it replaces at the momen
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ class Session:
             self._options.add("allow_other")
         self._mounted = False
         self._detached = False
+        self._detaching: threading.Thread | None = None
 
     def mount(self, operations: pyfuse3.Operations) -> None:
         """Mount now. Raises LiteMQError."""
@@ -60,14 +62,16 @@ class Session:
         A program that has just mapped a `-shm` is killed by the kernel if it touches it when the
         session has ended; so who is about to close its database may do so.
         """
-        detaching = threading.Thread(target=self._take_away, name="detach", daemon=True)
+        self._detaching = detaching = threading.Thread(
+            target=self._take_away, name="detach", daemon=True
+        )
         detaching.start()  # not here: the kernel may ask us for something before it is done
         end_s = time.monotonic() + grace_s
         while (detaching.is_alive() or (in_use() and self._detached)) and time.monotonic() < end_s:
             await self._loop.sleep(LOOK_S)
 
     def _take_away(self) -> None:
-        with contextlib.suppress(LiteMQError):
+        with contextlib.suppress(LiteMQError, subprocess.TimeoutExpired):
             mount.detach(self._path)
             self._detached = True
 
@@ -77,4 +81,5 @@ class Session:
             self._mounted = False
             with contextlib.suppress(RuntimeError):
                 # what is mounted there now may be what lay below
-                pyfuse3.close(unmount=not self._detached)
+                under_way = self._detaching is not None and self._detaching.is_alive()
+                pyfuse3.close(unmount=not (self._detached or under_way))

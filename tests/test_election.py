@@ -17,7 +17,7 @@ from electorate import DATABASE, RETURN, Electorate, by_consul, diverged_pages
 from sql_process import SqlError
 from waiting import eventually
 
-from litemq.actors import stalls
+from litemq.actors import proc
 from litemq.fs.wal_tail import WalTail
 
 pytestmark = pytest.mark.fuse
@@ -315,11 +315,11 @@ def stop_before_publishing(node: Any, app: Any, statement: str) -> None:
     app.start("sql", statement, [])
     while True:
         eventually(
-            lambda: "request_wait_answer" in stalls.look(app.pid).frames, what="the mount is asked"
+            lambda: "request_wait_answer" in proc.look(app.pid).frames, what="the mount is asked"
         )
         os.kill(app.pid, signal.SIGSTOP)  # when the mount has answered
         os.kill(fuse, signal.SIGCONT)
-        eventually(lambda: stalls.look(app.pid).state == "T", what="it is stopped")
+        eventually(lambda: proc.look(app.pid).state == "T", what="it is stopped")
         if tail.collect(chain=True):
             break
         os.kill(fuse, signal.SIGSTOP)

@@ -10,7 +10,7 @@ import sys
 import pytest
 from waiting import eventually
 
-from litemq.actors import stalls
+from litemq.actors import proc
 
 #: a parent whose child shares its memory waits uninterruptibly, as for a disk
 VFORK = """
@@ -25,8 +25,8 @@ if libc.vfork() == 0:
 def test_look_when_a_process_sleeps_then_no_disk_is_to_blame() -> None:
     """A signal would end it."""
     with subprocess.Popen(["sleep", "60"]) as sleeper:
-        eventually(lambda: stalls.look(sleeper.pid).state == "S", what="it sleeps")
-        assert not stalls.look(sleeper.pid).by_disk
+        eventually(lambda: proc.look(sleeper.pid).state == "S", what="it sleeps")
+        assert not proc.look(sleeper.pid).by_disk
         sleeper.kill()
 
 
@@ -35,8 +35,8 @@ def test_look_when_a_process_waits_uninterruptibly_then_it_says_where() -> None:
     """What a disk that does not answer looks like."""
     waiter = subprocess.Popen([sys.executable, "-c", VFORK], start_new_session=True)
     try:
-        eventually(lambda: stalls.look(waiter.pid).state == "D", what="it waits")
-        found = stalls.look(waiter.pid)
+        eventually(lambda: proc.look(waiter.pid).state == "D", what="it waits")
+        found = proc.look(waiter.pid)
         assert found.by_disk
         assert str(found).startswith("D < ")
     finally:
@@ -46,11 +46,11 @@ def test_look_when_a_process_waits_uninterruptibly_then_it_says_where() -> None:
 
 def test_stall_when_it_is_a_mount_that_does_not_answer_then_a_signal_helps() -> None:
     """The actor may wait for itself."""
-    assert not stalls.Stall("D", ("request_wait_answer", "fuse_simple_request")).by_disk
+    assert not proc.Stall("D", ("request_wait_answer", "fuse_simple_request")).by_disk
 
 
 def test_look_when_the_process_is_gone_then_nothing_is_known() -> None:
     """Its number may be anybody's by now."""
     gone = subprocess.Popen(["true"])
     gone.wait()
-    assert stalls.look(gone.pid) == stalls.Stall("?")
+    assert proc.look(gone.pid) == proc.Stall("?")

@@ -1,4 +1,4 @@
-"""Where in the kernel a silent process waits.
+"""What /proc tells of another process: where in the kernel it waits, and whose child it is.
 
 Reads /proc only, of processes of this user; the stack is root's to read. Always true: what can't be
 read is said to be unknown.
@@ -44,3 +44,12 @@ def look(pid: int) -> Stall:
     except OSError:
         return Stall(state)
     return Stall(state, tuple(line.partition("] ")[2].partition("+")[0] for line in lines[:FRAMES]))
+
+
+def parent_of(pid: int) -> int:
+    """Of a process or a thread; 0 if it is gone."""
+    try:
+        fields = (Path("/proc") / str(pid) / "stat").read_text(errors="replace").rpartition(") ")[2]
+        return int(fields.split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
