@@ -388,7 +388,9 @@ class Supervisor:
             change.drop()
         if self._hook is not None:
             self._hook.stop()
-        if self._primary and self._ready:
+        # in the middle of a change the log may have no owner who could answer; whoever is left
+        # logs what there is when it ends
+        if change is None and self._primary and self._ready:
             self._send(self._endpoints.gates, m.CloseWrites(self._endpoints.control))
             self._deadline(0)
         else:
