@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator, MutableMapping
@@ -106,6 +108,10 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
     yield made
     if made.command is not None:
         made.command.kill()
+    for word, pid in made.lines():
+        if word == "child":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
