@@ -231,6 +231,8 @@ class LogWriter:
                 self._files.request(self._track(name), sequence=sequence, numbers=numbers)
             case m.DatabaseRemoved(database=name):
                 self._removed(name)
+            case m.Follow() | m.CompleteLog():
+                pass  # meant for the applier before us, and still on its way when that ended
             case _:
                 self._garbage(f"{type(message).__name__} is not for the log writer", 1)
 

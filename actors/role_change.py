@@ -196,8 +196,7 @@ class RoleChange:
         if wanted.primary:
             self._step = 1  # until all of them are ready
         else:
-            self._send(self._endpoints.capture, m.Follow(wanted.node, wanted.address, wanted.epoch))
-            self._end("")
+            self._end("")  # the election tells the applier whom to follow
 
     def _end(self, reason: str) -> None:
         self._step = 0

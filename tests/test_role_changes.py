@@ -16,7 +16,11 @@ from leftovers import has_ended
 from nodes import Cluster, Node
 from waiting import eventually
 
+from litemq import config as configuration
 from litemq.actors.role_hook import GRACE_S
+from litemq.transport import messages as m
+from litemq.transport.endpoints import Endpoints
+from litemq.transport.sockets import Sender
 
 pytestmark = pytest.mark.fuse
 
@@ -161,6 +165,23 @@ def test_hook_when_its_node_is_killed_then_it_dies_with_it(electorate: Electorat
     assert short(again) == [("primary", node.name)] * 2
     assert again[1]["epoch"] > again[0]["epoch"]
     assert again[1]["calls"] == 1
+
+
+def test_order_when_it_was_meant_for_the_applier_before_then_nothing_is_said(
+    new_electorate: Callable[..., Electorate],
+) -> None:
+    """It was on its way to where the log writer listens now; a warning fails this test."""
+    node = new_electorate(size=1).nodes[0]
+    endpoints = Endpoints(configuration.load(node.config_path).run_dir)
+    before = node.actor("log_writer").pid
+    sender = Sender(endpoints.capture)
+    sender.send(m.Follow("other", "tcp://127.0.0.1:1", 1))
+    sender.send(m.CompleteLog(endpoints.control, 1))
+    sender.send(m.Barrier(7, endpoints.control))  # of the same socket, so it comes after them
+    sender.close()
+    with node.connect("a.db") as app:
+        app.sql("CREATE TABLE t(x)")
+    assert node.actor("log_writer").pid == before
 
 
 def test_hook_when_the_primary_is_named_then_it_is_told_of_it_once(
