@@ -16,8 +16,10 @@ from litemq.config import Config
 from litemq.errors import LiteMQError
 
 
-def run_child(config: Config, actor: str, work: Callable[[], int]) -> int:
-    """Run an actor's `work` in this process; its exit code.
+def run_child(
+    config: Config, actor: str, make: Callable[[], Callable[[], int]], begin: Callable[[], None]
+) -> int:
+    """Make an actor in this process, wait for `begin`, have it work; its exit code.
 
     Nothing an actor raises goes further than this.
     """
@@ -29,6 +31,8 @@ def run_child(config: Config, actor: str, work: Callable[[], int]) -> int:
     place(config, actor if actor != FUSE_ACTOR else "")
     log.configure(config.log, config.node.data_dir, config.node.name, actor, stderr=True)
     try:
+        work = make()
+        begin()
         return work()
     except LiteMQError as error:
         log.get().error("actor ends", reason=str(error))

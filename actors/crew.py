@@ -21,10 +21,9 @@ import psutil
 
 from litemq import log
 from litemq.actors import proc
-from litemq.actors.nursery import Exited, Nursery, Started
+from litemq.actors.nursery import Exited, Factory, Nursery, Started
 from litemq.actors.reactor import Reactor
 from litemq.actors.restarts import Restarts
-from litemq.actors.roles import Factory
 from litemq.config import Config
 from litemq.errors import LiteMQError
 from litemq.transport import messages as m
@@ -47,6 +46,8 @@ class Actor:
     heard_s: float = field(default_factory=time.monotonic)
     alive: m.ActorAlive | None = None
     leaving: bool = False
+    #: it is made, and may not work yet
+    held: bool = False
 
     @property
     def ready(self) -> bool:
@@ -72,7 +73,8 @@ class Crew:
         self._changed = changed
         self._failed = failed
         self._log = log.get()
-        self._starting: deque[str] = deque()
+        #: name, and whether the process is to be held
+        self._starting: deque[tuple[str, bool]] = deque()
         self._then: Callable[[], None] | None = None
         self.actors: dict[str, Actor] = {}
 
@@ -82,21 +84,27 @@ class Crew:
 
     # --- coming and going
 
-    def staff(self, factories: Mapping[str, Factory]) -> None:
-        """Start those that are not there; the others are restarted with the new factory only."""
+    def staff(self, factories: Mapping[str, Factory], *, held: bool = False) -> None:
+        """Start those that are not there; the others are restarted with the new factory only.
+
+        Who is `held` works from `release` on.
+        """
         for name, factory in factories.items():
             actor = self.actors.get(name)
             if actor is None:
                 restarts = Restarts(self._limits.crash_limit, self._limits.crash_window_s)
-                self.actors[name] = Actor(name, factory, restarts)
+                self.actors[name] = Actor(name, factory, restarts, held=held)
                 self._start(name)
             else:
                 actor.factory = factory
 
-    def prepare(self, count: int) -> None:
-        """So many actors are about to be started: have their processes ready."""
-        for _ in range(count):
-            self._nursery.prepare()
+    def release(self) -> None:
+        """Whoever is held may work."""
+        for actor in self.actors.values():
+            if actor.held:
+                actor.held = False
+                if actor.pid:  # else when it is there
+                    self._nursery.release(actor.pid)
 
     def dismiss(self, names: Iterable[str], then: Callable[[], None]) -> None:
         """Stop these for good, one after the other in the order of their start; then call."""
@@ -111,14 +119,14 @@ class Crew:
             return
         actor.state = "starting"
         actor.heard_s = time.monotonic()
-        self._starting.append(name)
-        self._nursery.start(actor.factory)
+        self._starting.append((name, actor.held))
+        self._nursery.start(actor.factory, held=actor.held)
 
     def _stop_next(self) -> None:
         for actor in list(self.actors.values()):
             if not actor.leaving:
                 continue
-            if not actor.pid and actor.name not in self._starting:
+            if not actor.pid and actor.name not in [name for name, _ in self._starting]:
                 del self.actors[actor.name]
                 continue
             if actor.pid and actor.state != "stopping":
@@ -142,12 +150,14 @@ class Crew:
         for report in self._nursery.reports():
             match report:
                 case Started(pid=pid):
-                    name = self._starting.popleft()
+                    name, held = self._starting.popleft()
                     actor = self.actors.get(name)
                     if actor is None:
                         kill(pid, signal.SIGKILL)
                         continue
                     actor.pid = pid
+                    if held and not actor.held:
+                        self._nursery.release(pid)
                     if actor.leaving:
                         self._stop_next()
                 case Exited(pid=pid, code=code):

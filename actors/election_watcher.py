@@ -60,7 +60,6 @@ class ElectionWatcher:
         self._to_supervisor = Sender(self._endpoints.control)
         self._to_fuse = Sender(self._endpoints.gates) if config.mount.fuse else None
         self._to_log = Sender(self._endpoints.capture)
-        self._to_publisher = Sender(self._endpoints.records)
         self._service = LeaseService(
             open_lease(config, self._layout.read_cluster()),
             self._layout,
@@ -337,9 +336,11 @@ class ElectionWatcher:
 
             def ask() -> None:
                 left_ms = max(int((until_s - time.monotonic()) * 1000), 0)
-                self._to_publisher.send(
+                to_publisher = Sender(self._endpoints.records)
+                to_publisher.send(
                     m.DrainReplicas(self._endpoints.election, left_ms, heads, target, attempt)
                 )
+                to_publisher.close()
 
             return Wait(ask, shown, until_s, given_up=late)
 
@@ -412,6 +413,6 @@ class ElectionWatcher:
         reply.close()
 
 
-def main(config: Config) -> int:
-    """Entry of the actor's process."""
-    return ElectionWatcher(config).run()
+def make(config: Config) -> Callable[[], int]:
+    """The actor, for a process of its own: what has it work, and returns the exit code."""
+    return ElectionWatcher(config).run

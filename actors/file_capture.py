@@ -109,12 +109,14 @@ class FileCapture:
             if tail.open():
                 tail.skip()
             tracked.is_primary_now(tail.position())
-            self.log_difference(
+            differs = self.log_difference(
                 tracked,
                 numbers=None if compare_all else [1],
                 overlay=tail.overlay(),
                 capture=tail.position(),
             )
+            if not differs:
+                tracked.log.save_state()
         finally:
             tail.close()
 

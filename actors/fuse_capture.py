@@ -15,7 +15,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from litemq import log
@@ -451,6 +451,6 @@ class FuseCapture:
             file.report_unexplained()
 
 
-def main(config: Config, *, primary: bool, epoch: int) -> int:
-    """Entry of the actor's process."""
-    return FuseCapture(config, primary=primary, epoch=epoch).run()
+def make(config: Config, *, primary: bool, epoch: int) -> Callable[[], int]:
+    """The actor, for a process of its own: what has it work, and returns the exit code."""
+    return FuseCapture(config, primary=primary, epoch=epoch).run

@@ -14,6 +14,7 @@ import contextlib
 import os
 import secrets
 import time
+from collections.abc import Callable
 
 from litemq import log
 from litemq.actors.file_capture import FileCapture
@@ -49,8 +50,7 @@ class LogWriter:
         self._epoch = epoch
         self._layout = Layout(config.node.data_dir)
         self._log = log.get()
-        endpoints = Endpoints(config.run_dir)
-        self._inbox = Receiver.bind(endpoints.capture, on_garbage=self._garbage)
+        self._endpoints = endpoints = Endpoints(config.run_dir)
         self._to_fuse = Sender(endpoints.gates)
         self._to_supervisor = Sender(endpoints.control)
         self._reactor = Reactor()
@@ -88,19 +88,23 @@ class LogWriter:
         self._incarnation = 0
         self._ready = False
         self._acknowledge = 0
-        self._barriers: dict[int, m.Barrier] = {}
+        self._barriers: dict[int, m.Barrier | m.CompleteLog] = {}
+        #: the node goes on, and an applier with the log
+        self._succeeded = False
         self._beat_s = 0.0
 
     # --- life
 
     def run(self) -> int:
         reactor = self._reactor
+        # only now: until then the address may be an applier's
+        inbox = Receiver.bind(self._endpoints.capture, on_garbage=self._garbage)
         self._layout.create()
         try:
             self._open_logs()
         except StorageError as error:
             self._group.stall(error)  # they are opened when we agree with the mount
-        reactor.on_message(self._inbox, self._handle)
+        reactor.on_message(inbox, self._handle)
         reactor.on_readable(self._helper.fd, self._helper.collect)
         reactor.after_events(self._group.flush)
         reactor.every(HEARTBEAT_S, self._alive)
@@ -121,7 +125,9 @@ class LogWriter:
             with contextlib.suppress(LiteMQError):
                 if tracked in settled and not self._group.stalled_errno:
                     self._files.hand_back(tracked)
-                tracked.log.close(clean=not self._group.stalled_errno)
+                if self._succeeded:  # what is synced by a clean end is not needed on the disk now
+                    tracked.log.save_state()
+                tracked.log.close(clean=not (self._succeeded or self._group.stalled_errno))
         close_all()
         return 0
 
@@ -198,6 +204,12 @@ class LogWriter:
                 self._group.announce(self._tracked.values())
             case m.Barrier():
                 self._barrier(message)
+            case m.CompleteLog(primary=primary):
+                if not primary:  # else it was meant for the applier before us
+                    self._succeeded = True
+                    self._barrier(message)
+            case m.Follow():
+                pass  # as that: still on its way when the applier ended
             case m.CaptureEcho(token=number):
                 self._barrier_reached(number)
             case _:
@@ -231,8 +243,6 @@ class LogWriter:
                 self._files.request(self._track(name), sequence=sequence, numbers=numbers)
             case m.DatabaseRemoved(database=name):
                 self._removed(name)
-            case m.Follow() | m.CompleteLog():
-                pass  # meant for the applier before us, and still on its way when that ended
             case _:
                 self._garbage(f"{type(message).__name__} is not for the log writer", 1)
 
@@ -406,7 +416,7 @@ class LogWriter:
 
     # --- barriers
 
-    def _barrier(self, message: m.Barrier) -> None:
+    def _barrier(self, message: m.Barrier | m.CompleteLog) -> None:
         if self._group.agreed and not self._mounted:
             self._answer_barrier(message)
             return
@@ -422,9 +432,9 @@ class LogWriter:
         else:
             self._answer_when_compared(message, time.monotonic() + BARRIER_PATIENCE_S)
 
-    def _answer_when_compared(self, message: m.Barrier, deadline_s: float) -> None:
+    def _answer_when_compared(self, message: m.Barrier | m.CompleteLog, deadline_s: float) -> None:
         """A comparison may wait for a transaction that takes its time: then go on without it."""
-        asked = [t for t in self._tracked.values() if message.database in ("", t.name)]
+        asked = self._concerned(message)
         if any(t.comparing is not None for t in asked) and time.monotonic() < deadline_s:
             self._reactor.later(0.005, lambda: self._answer_when_compared(message, deadline_s))
             return
@@ -432,20 +442,24 @@ class LogWriter:
             self._wals.take_published(tracked)
         self._answer_barrier(message)
 
-    def _answer_barrier(self, message: m.Barrier) -> None:
+    def _concerned(self, message: m.Barrier | m.CompleteLog) -> list[Tracked]:
+        if isinstance(message, m.CompleteLog) or not message.database:
+            return list(self._tracked.values())
+        return [each for each in self._tracked.values() if each.name == message.database]
+
+    def _answer_barrier(self, message: m.Barrier | m.CompleteLog) -> None:
         def answer(_errno: int) -> None:
-            heads = [
-                tracked.wire_head
-                for tracked in self._tracked.values()
-                if tracked.log.head.txid and message.database in ("", tracked.name)
-            ]
             reply = Sender(message.reply_to)
-            reply.send(m.BarrierReached(message.request, heads))
+            if isinstance(message, m.CompleteLog):
+                reply.send(m.LogCompleted("", message.epoch))
+            else:
+                heads = [each.wire_head for each in self._concerned(message) if each.log.head.txid]
+                reply.send(m.BarrierReached(message.request, heads))
             reply.close()
 
         self._group.after(None, answer)
 
 
-def main(config: Config, *, epoch: int) -> int:
-    """Entry of the actor's process."""
-    return LogWriter(config, epoch=epoch).run()
+def make(config: Config, *, epoch: int) -> Callable[[], int]:
+    """The actor, for a process of its own: what has it work, and returns the exit code."""
+    return LogWriter(config, epoch=epoch).run

@@ -34,9 +34,10 @@ from litemq.errors import LiteMQError
 #: One request or report at most (bytes).
 MAX_DATAGRAM = 128 * 1024
 _PR_SET_PDEATHSIG = 1
-#: a request for a child without a factory; no pickle begins like this
-_PREPARE = b"prepare"
-MAX_PREPARED = 2
+#: what a child runs; the call it is given returns when it may begin
+Factory = Callable[[Callable[[], None]], int]
+#: how requests begin: a child, a child that has to wait, an end of that wait
+_START, _HOLD, _RELEASE = b"S", b"H", b"R"
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -116,19 +117,19 @@ class Nursery:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def start(self, factory: Callable[[], int]) -> None:
+    def start(self, factory: Factory, *, held: bool = False) -> None:
         """Ask for a child that runs `factory` and exits with what it returns.
 
-        `reports` tells its pid.
+        `reports` tells its pid. If it is `held`, what it has to wait for is `release`.
         """
-        data = cloudpickle.dumps(factory)
+        data = (_HOLD if held else _START) + cloudpickle.dumps(factory)
         if len(data) > MAX_DATAGRAM:
             raise LiteMQError(f"an actor's factory takes {len(data)} bytes, {MAX_DATAGRAM} at most")
         self._socket.send(data)
 
-    def prepare(self) -> None:
-        """Have a child ready that waits for its factory: the next start need not wait for it."""
-        self._socket.send(_PREPARE)
+    def release(self, pid: int) -> None:
+        """A child that was held may begin."""
+        self._socket.send(_RELEASE + b"%d" % pid)
 
     def reports(self, timeout_s: float = 0.0) -> list[Started | Exited]:
         """What happened to children. Raises LiteMQError when the nursery itself is gone."""
@@ -168,10 +169,12 @@ def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
             data = requests.recv(MAX_DATAGRAM)
             if not data:
                 break
-            if data == _PREPARE:
-                family.prepare()
+            kind, data = data[:1], data[1:]
+            if kind == _RELEASE:
+                family.release(int(data))
             else:
-                requests.send(msgspec.json.encode(Started(family.start(data))))
+                pid = family.start(data, held=kind == _HOLD)
+                requests.send(msgspec.json.encode(Started(pid)))
         with contextlib.suppress(BlockingIOError):
             os.read(wake_read, 4096)
         for exited in family.ended():
@@ -181,40 +184,38 @@ def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
 
 
 class _Family:
-    """The nursery's children, those included that still wait for a factory."""
+    """The nursery's children, those included that may not begin yet."""
 
     def __init__(self, own_fds: list[int]) -> None:
         """`own_fds` are the nursery's alone."""
         self._own_fds = own_fds
         self._children: set[int] = set()
-        self._prepared: list[tuple[int, socket.socket]] = []
+        self._held: dict[int, socket.socket] = {}
 
-    def prepare(self) -> None:
-        """One more, unless there are as many as are ever started together."""
-        if len(self._prepared) >= MAX_PREPARED:
-            return
+    def start(self, data: bytes, *, held: bool) -> int:
+        """A child that runs the pickled factory; its pid."""
+        if not held:
+            return self._fork(data, _nothing)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = self._fork(lambda: theirs.recv(MAX_DATAGRAM), [ours.fileno()])
-        theirs.close()
-        self._prepared.append((pid, ours))
+        with theirs:
+            pid = self._fork(data, lambda: _wait(theirs), ours.fileno())
+        self._held[pid] = ours
+        return pid
 
-    def start(self, data: bytes) -> int:
-        """A child that runs this factory; its pid."""
-        while self._prepared:
-            pid, channel = self._prepared.pop(0)
+    def release(self, pid: int) -> None:
+        channel = self._held.pop(pid, None)
+        if channel is not None:
             with channel, contextlib.suppress(OSError):  # it has died
-                channel.send(data)
-                return pid
-        return self._fork(lambda: data, [])
+                channel.send(b"!")
 
-    def _fork(self, factory: Callable[[], bytes], others_fds: list[int]) -> int:
+    def _fork(self, data: bytes, wait: Callable[[], None], *other_fds: int) -> int:
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            fds = [channel.fileno() for _, channel in self._prepared]
-            for fd in (*self._own_fds, *others_fds, *fds):
+            held = [channel.fileno() for channel in self._held.values()]
+            for fd in (*self._own_fds, *other_fds, *held):
                 os.close(fd)
-            _become(factory)
+            _become(data, wait)
         self._children.add(pid)
         return pid
 
@@ -225,6 +226,7 @@ class _Family:
             if pid == 0:
                 break
             self._children.discard(pid)
+            self.release(pid)
             found.append(Exited(pid, os.waitstatus_to_exitcode(status)))
         return found
 
@@ -237,13 +239,23 @@ class _Family:
                 os.waitpid(pid, 0)
 
 
-def _become(factory: Callable[[], bytes]) -> None:
+def _nothing() -> None:
+    """Who is not held begins at once."""
+
+
+def _wait(channel: socket.socket) -> None:
+    with channel:
+        if not channel.recv(1):
+            os._exit(1)  # the nursery has gone
+
+
+def _become(data: bytes, wait: Callable[[], None]) -> None:
     status = 1
     try:
         die_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.unfreeze()
-        status = int(cloudpickle.loads(factory())())
+        status = int(cloudpickle.loads(data)(wait))
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:  # noqa: BLE001 - nothing may return into the nursery's loop

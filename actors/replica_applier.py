@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from litemq import log
@@ -35,6 +36,8 @@ HEARTBEAT_S = 0.25
 PRESENCE_S = 0.5
 #: acknowledgements of applied transactions are gathered for this long
 ACK_S = 0.005
+#: and so long at once, when the primary waits for it
+HURRY_S = 1.0
 #: how long a node that takes over may need to apply the rest of its log
 COMPLETE_S = 2.0
 COMPLETE_LOOK_S = 0.002
@@ -88,7 +91,10 @@ class ReplicaApplier:
         self._ready = False
         self._unacked: set[str] = set()
         self._ack_scheduled = False
+        self._hurried_until_s = 0.0
         self._old_epoch_warned = 0
+        #: the node goes on, and a log writer with the log
+        self._succeeded = False
 
     # --- life
 
@@ -113,7 +119,7 @@ class ReplicaApplier:
         self._send_presence(leaving=True)
         for followed in self._followed.values():
             followed.drop_repair()
-            followed.database.close(clean=True)
+            followed.database.close(clean=not self._succeeded)
         close_all()
         return 0
 
@@ -207,7 +213,8 @@ class ReplicaApplier:
                 if epoch >= self._epoch:
                     # not now: the stream's receiver may be the next to be drained
                     self._reactor.later(0, lambda: self._follow_primary(node, address))
-            case m.CompleteLog():
+            case m.CompleteLog(primary=True):
+                self._succeeded = True
                 deadline_s = time.monotonic() + COMPLETE_S
                 self._reactor.later(0, lambda: self._follow_primary("", ""))
                 self._reactor.later(0, lambda: self._complete(message, deadline_s))
@@ -246,6 +253,7 @@ class ReplicaApplier:
         if self._config.is_elected:
             self._show_primary()
         if address:
+            self._succeeded = False  # the change of role was given up
             self._catching_up.requests = Sender(request_address(address), hwm=10_000)
             self._stream = Receiver.subscribe(
                 pub_address(address), hwm=self._config.stream.hwm * 16, on_garbage=self._garbage
@@ -261,7 +269,7 @@ class ReplicaApplier:
             return
         if not reason:
             for followed in self._followed.values():
-                followed.database.save()
+                followed.database.complete()
         reply = Sender(asked.reply_to)
         reply.send(m.LogCompleted(reason, asked.epoch))
         reply.close()
@@ -305,6 +313,9 @@ class ReplicaApplier:
     def _heartbeat(self, message: m.StreamHeartbeat) -> None:
         now = time.monotonic()
         self._heard_s = now
+        if message.drain:
+            self._hurried_until_s = now + HURRY_S
+            self._send_presence()
         if not self._connected:
             self._connected = True
             self._log.info("following", primary=message.node, epoch=message.epoch)
@@ -392,7 +403,8 @@ class ReplicaApplier:
         followed.note_lag(time.monotonic())
         if not self._ack_scheduled:
             self._ack_scheduled = True
-            self._reactor.later(ACK_S, self._acknowledge)
+            hurried = time.monotonic() < self._hurried_until_s
+            self._reactor.later(0 if hurried else ACK_S, self._acknowledge)
         self._look_ready()
 
     def _look_ready(self) -> None:
@@ -497,6 +509,6 @@ class ReplicaApplier:
                     self._log.warning("can't delete old log segments", reason=str(error))
 
 
-def main(config: Config) -> int:
-    """Entry of the actor's process."""
-    return ReplicaApplier(config).run()
+def make(config: Config) -> Callable[[], int]:
+    """The actor, for a process of its own: what has it work, and returns the exit code."""
+    return ReplicaApplier(config).run

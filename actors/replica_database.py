@@ -89,7 +89,7 @@ class ReplicaDatabase:
         self._fingerprint = file_image.fingerprint(path)
         #: whether the file is known to be what this log made it
         self.checked = not self.log.n_pages or self._left_alone() or handed_back
-        self.unsynced = False
+        self.unsynced = True
         self.show()
 
     @property
@@ -262,6 +262,14 @@ class ReplicaDatabase:
             self._saved = self.applied
             self._unsaved_bytes = 0
 
+    def complete(self) -> None:
+        """Store what a log writer has to know that goes on with this log."""
+        state = self.log.state
+        state.taken_over = list((self._writer and self._writer.wal_end()) or ())
+        state.taken_over_txid = self.applied.txid
+        self._saved = ZERO
+        self.save()
+
     def _left_alone(self) -> bool:
         """Whether the file is as a clean end left it; asked once, for it is about to change."""
         left, self.log.state.fingerprint = self.log.state.fingerprint, ""
@@ -270,7 +278,10 @@ class ReplicaDatabase:
         return left == repr(file_image.fingerprint(self._backing))
 
     def close(self, *, clean: bool) -> None:
-        self.close_writer()
+        """At the end of this process; not `clean` if another one goes on with log and file."""
+        if clean:
+            self.close_writer()
+        # else SQLite's connection ends with the process: its close might copy the WAL to the file
         with contextlib.suppress(Exception):  # a full disk: what is lost is redone
             self.save()
             if clean and self.checked:

@@ -1,17 +1,18 @@
 """A change of role, step by step: what the supervisor tells whom, and what it waits for.
 
 Mounts stay, and files stay open. Always true: the log of the files has one owner at a time: the
-applier has ended before a log writer begins, and the other way round; the epoch is on disk before
+applier has ended before a log writer works, and the other way round; the epoch is on disk before
 anything bears it; and on the way down the mount refuses writes before anything else happens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from litemq import log
 from litemq.actors.crew import Crew
 from litemq.actors.layout import Layout
+from litemq.actors.nursery import Factory
 from litemq.actors.reactor import Reactor
 from litemq.actors.roles import actors_of
 from litemq.config import Config
@@ -20,6 +21,7 @@ from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Sender
 
+PRIMARY_ONLY = ("log_writer", "stream_publisher")
 #: a step that takes longer has failed
 STEP_S = 5.0
 #: a primary that is not ready by then is made a replica as it is
@@ -58,12 +60,9 @@ class RoleChange:
     def begin(self) -> None:
         """Take the first step."""
         if self.wanted.primary:
-            self._ask(
-                self._endpoints.capture,
-                m.CompleteLog(self._endpoints.control, self.wanted.epoch),
-                m.LogCompleted,
-            )
-            self._crew.prepare(2)  # log writer and publisher, while the applier completes its log
+            self._complete_log()
+            # made while the applier completes its log and ends; they work when that is done
+            self._crew.staff(self._actors(PRIMARY_ONLY), held=True)
         else:
             # who has just started may still be reading what was committed before
             self._waits_until_ready = True
@@ -72,9 +71,8 @@ class RoleChange:
 
     def abandon(self) -> None:
         """Another role is wanted; end at once as long as nothing has changed."""
-        if self._waits_for is m.LogCompleted:
-            self._waits_for = None
-            self._end("another role is wanted")
+        if self.wanted.primary and self._waits_for is m.LogCompleted:
+            self._give_up("another role is wanted")
         elif self._step:  # all but ready: this is the role, and the way down begins from here
             self._end("")
 
@@ -102,21 +100,16 @@ class RoleChange:
             return
         self._waits_for = None
         match message:
-            case m.LogCompleted(reason=reason):
-                if reason:
-                    self._end(reason)
-                else:
-                    # the term is written while the applier ends
-                    self._crew.dismiss(["replica_applier"], self._applier_ended)
-                    self._begin_term()
             case m.WritesClosed():
-                self._ask(
-                    self._endpoints.capture,
-                    m.Barrier(0, self._endpoints.control),
-                    m.BarrierReached,
-                )
-            case m.BarrierReached():
-                self._crew.dismiss(["log_writer", "stream_publisher"], self._down)
+                self._complete_log()
+            case m.LogCompleted(reason=reason) if reason:
+                self._give_up(reason)
+            case m.LogCompleted() if self.wanted.primary:
+                # the term is written while the applier ends
+                self._crew.dismiss(["replica_applier"], self._applier_ended)
+                self._begin_term()
+            case m.LogCompleted():
+                self._crew.dismiss(PRIMARY_ONLY, self._down)
             case m.RoleSet():
                 self._staff()
             case _:
@@ -130,6 +123,11 @@ class RoleChange:
             self._end("")
 
     # --- steps
+
+    def _complete_log(self) -> None:
+        wanted = self.wanted
+        question = m.CompleteLog(self._endpoints.control, wanted.epoch, wanted.primary)
+        self._ask(self._endpoints.capture, question, m.LogCompleted)
 
     def _ask(self, endpoint: str, question: m.Message, answer: type[m.Message]) -> None:
         self._waits_for = answer
@@ -145,11 +143,22 @@ class RoleChange:
     def _late(self, answer: type[m.Message]) -> None:
         reason = f"no {answer.__name__} within {STEP_S:g} s"
         if self.wanted.primary:
-            self._end(reason)
+            self._give_up(reason)
             return
         # the way down has to end: what is not in the log is found when this node is primary again
         self._log.warning("a step of the change of role takes too long; going on", reason=reason)
-        self._crew.dismiss(["log_writer", "stream_publisher"], self._down)
+        self._crew.dismiss(PRIMARY_ONLY, self._down)
+
+    def _give_up(self, reason: str) -> None:
+        """Be the replica that this node still is."""
+        self._waits_for = None
+        self._crew.dismiss(PRIMARY_ONLY, lambda: self._stay(reason))
+
+    def _stay(self, reason: str) -> None:
+        if self._dropped:
+            return
+        self._crew.staff(actors_of(self._config, primary=False, epoch=self.wanted.epoch))
+        self._end(reason)
 
     def _applier_ended(self) -> None:
         self._reactor.later(0, self._set_role)  # it may have ended before the term was written
@@ -173,8 +182,7 @@ class RoleChange:
             return
         if self._unable:
             self._layout.end_term()
-            self._crew.staff(actors_of(self._config, primary=False, epoch=self.wanted.epoch))
-            self._end(self._unable)
+            self._give_up(self._unable)
         elif self._config.mount.fuse:
             self._waits_for = m.RoleSet
             self._tell_mount()
@@ -191,12 +199,18 @@ class RoleChange:
         self._reactor.later(TELL_AGAIN_S, self._tell_mount)
 
     def _staff(self) -> None:
-        wanted = self.wanted
-        self._crew.staff(actors_of(self._config, primary=wanted.primary, epoch=wanted.epoch))
-        if wanted.primary:
+        self._crew.staff(self._actors())
+        self._crew.release()
+        if self.wanted.primary:
             self._step = 1  # until all of them are ready
         else:
             self._end("")  # the election tells the applier whom to follow
+
+    def _actors(self, names: Iterable[str] = ()) -> dict[str, Factory]:
+        """Those of the role that is wanted; only `names`, if there are any."""
+        wanted = self.wanted
+        actors = actors_of(self._config, primary=wanted.primary, epoch=wanted.epoch)
+        return {name: actors[name] for name in names or actors}
 
     def _end(self, reason: str) -> None:
         self._step = 0

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from functools import partial
 
 from litemq.actors.child import run_child
+from litemq.actors.nursery import Factory
 from litemq.config import Config
 
-Factory = Callable[[], int]
+#: makes an actor, and returns what has it work
+Maker = Callable[[], Callable[[], int]]
 
 
 def modules_of(config: Config) -> list[str]:
@@ -25,39 +27,39 @@ def modules_of(config: Config) -> list[str]:
     return [f"litemq.actors.{name}" for name in names]
 
 
-def _fuse_capture(config: Config, *, primary: bool, epoch: int) -> int:
+def _fuse_capture(config: Config, *, primary: bool, epoch: int) -> Callable[[], int]:
     from litemq.actors import fuse_capture
 
-    return fuse_capture.main(config, primary=primary, epoch=epoch)
+    return fuse_capture.make(config, primary=primary, epoch=epoch)
 
 
-def _log_writer(config: Config, *, epoch: int) -> int:
+def _log_writer(config: Config, *, epoch: int) -> Callable[[], int]:
     from litemq.actors import log_writer
 
-    return log_writer.main(config, epoch=epoch)
+    return log_writer.make(config, epoch=epoch)
 
 
-def _stream_publisher(config: Config, *, epoch: int) -> int:
+def _stream_publisher(config: Config, *, epoch: int) -> Callable[[], int]:
     from litemq.actors import stream_publisher
 
-    return stream_publisher.main(config, epoch=epoch)
+    return stream_publisher.make(config, epoch=epoch)
 
 
-def _replica_applier(config: Config) -> int:
+def _replica_applier(config: Config) -> Callable[[], int]:
     from litemq.actors import replica_applier
 
-    return replica_applier.main(config)
+    return replica_applier.make(config)
 
 
-def _election_watcher(config: Config) -> int:
+def _election_watcher(config: Config) -> Callable[[], int]:
     from litemq.actors import election_watcher
 
-    return election_watcher.main(config)
+    return election_watcher.make(config)
 
 
 def actors_of(config: Config, *, primary: bool, epoch: int) -> dict[str, Factory]:
     """Actor name to factory, in the order of their start; they are stopped in this order, too."""
-    work: dict[str, Factory] = {}
+    work: dict[str, Maker] = {}
     if config.mount.fuse:
         work["fuse_capture"] = partial(_fuse_capture, config, primary=primary, epoch=epoch)
     if primary:

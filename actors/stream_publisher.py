@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 from litemq import log
 from litemq.actors.layout import Layout, application_file
@@ -47,7 +48,7 @@ class StreamPublisher:
         self._stream = Publisher(config.stream.pub_address, hwm=config.stream.hwm)
         self._to_log = Sender(self._endpoints.capture)
         self._to_supervisor = Sender(self._endpoints.control)
-        self._to_election = Sender(self._endpoints.election, hwm=100)
+        self._to_election = Sender(self._endpoints.election, hwm=100) if config.is_elected else None
         self._heads: dict[str, m.Head] = {}
         self._have_heads = False
         self._replicas = Replicas()
@@ -92,7 +93,7 @@ class StreamPublisher:
             )
         )
 
-    def _heartbeat(self, *, final: bool = False) -> None:
+    def _heartbeat(self, *, final: bool = False, drain: bool = False) -> None:
         if self._have_heads:
             self._stream.publish(
                 None,
@@ -102,6 +103,7 @@ class StreamPublisher:
                     time.time_ns() // 1_000_000,
                     list(self._heads.values()),
                     final,
+                    drain,
                 ),
             )
 
@@ -129,6 +131,7 @@ class StreamPublisher:
                     transfer.barrier_reached()
             case m.DrainReplicas(deadline_ms=deadline_ms):
                 self._drain = (message, time.monotonic() + deadline_ms / 1000)
+                self._heartbeat(drain=True)
                 self._watch_drain(message)
             case _:
                 self._log.warning("unexpected message", message=type(message).__name__)
@@ -186,7 +189,8 @@ class StreamPublisher:
                 if transfer is not None:
                     transfer.grant(credit)
             case m.AskForHandOver():
-                self._to_election.send(message)
+                if self._to_election is not None:
+                    self._to_election.send(message)
             case m.CancelTransfer(node=node, transfer=number):
                 self._transfers.pop((node, number), None)
             case _:
@@ -245,6 +249,6 @@ class StreamPublisher:
         return more
 
 
-def main(config: Config, *, epoch: int) -> int:
-    """Entry of the actor's process."""
-    return StreamPublisher(config, epoch=epoch).run()
+def make(config: Config, *, epoch: int) -> Callable[[], int]:
+    """The actor, for a process of its own: what has it work, and returns the exit code."""
+    return StreamPublisher(config, epoch=epoch).run

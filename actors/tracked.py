@@ -42,7 +42,7 @@ class Tracked:
     #: how often unpublished frames have been looked at in vain
     look_again: int = 0
     look_scheduled: bool = False
-    unsynced: bool = False
+    unsynced: bool = True
     #: which `-shm` file is the current one: what was opened for an earlier one is not used
     shm_serial: int = 0
 
@@ -102,12 +102,15 @@ class Tracked:
         return self.log.state.role == "replica"
 
     def is_primary_now(self, wal: Capture | None) -> None:
-        """The file shows what the log says; its WAL holds nothing new up to the position `wal`."""
+        """The file shows what the log says; its WAL holds nothing new up to the position `wal`.
+
+        Saved with the next record, or by `save_state` if there is none.
+        """
         state = self.log.state
         state.role, state.applied, state.page1_tail = "primary", ZERO, ""
         state.taken_over = list(wal or ())
         state.taken_over_txid = self.log.head.txid
-        self.log.save_state()
+        self.log.save_state_with_records()
 
     def hand_back(self, page1: bytes) -> None:
         """The log holds all of the file: what a replica needs to go on with it."""

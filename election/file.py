@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from inotify_simple import INotify, flags
 
 from litemq.election.kernel_lock import KernelLock, is_locked
 from litemq.election.lease import (
@@ -53,7 +54,9 @@ from litemq.txlog.durable import write_atomically
 from litemq.txlog.ids import Epoch, Txid
 
 MISSING_WAIT_S: Final = 1.0
+# That somebody died, and with him his lock, no event tells.
 _LOOK_S: Final = 0.01
+_UNSETTLED_LOOK_S: Final = 0.001
 # Who takes or releases the lease needs a moment; a view of that would only make others ask in vain.
 _UNSETTLED_S: Final = 1.0
 _NAME_BYTES: Final = 32
@@ -148,6 +151,12 @@ class FileLease:
             self._lock.free()
 
     def watch(self, index: int, wait_s: float) -> View:
+        with INotify() as claims:
+            with contextlib.suppress(OSError):  # no directory yet: then time alone ends a pause
+                claims.add_watch(self._directory, flags.MOVED_TO)
+            return self._watch(index, wait_s, claims)
+
+    def _watch(self, index: int, wait_s: float, claims: INotify) -> View:
         end_s, unsettled_s = time.monotonic() + wait_s, 0.0
         while True:
             if self._closed.is_set():
@@ -162,7 +171,8 @@ class FileLease:
             patient = not settled and now_s - unsettled_s < _UNSETTLED_S
             if remaining_s <= 0 or (view.index != index and not patient):
                 return view
-            self._closed.wait(min(_LOOK_S, remaining_s))
+            look_s = _LOOK_S if settled else _UNSETTLED_LOOK_S
+            claims.read(timeout=int(min(look_s, remaining_s) * 1000) + 1)
 
     def announce(self, member: Member) -> bool:
         value = encode_member(member)

@@ -24,8 +24,15 @@ from urllib.parse import quote
 
 import sqlean  # type: ignore[import-untyped]
 
-from litemq.errors import LiteMQError, NotADatabaseError, StorageError
+from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.pages import DatabaseHeader, parse_header
+from litemq.fs.wal import (
+    INDEX_HEADER_BYTES,
+    WAL_HEADER_BYTES,
+    frame_offset,
+    parse_index_header,
+    parse_wal_header,
+)
 from litemq.txlog.checksums import lock_page
 
 if TYPE_CHECKING:
@@ -153,6 +160,25 @@ class PageWriter:
         self._busy_timeout_s = seconds
         with _translated(self._path):
             self._execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+
+    def wal_end(self) -> tuple[int, int, int, int] | None:
+        """Salts, offset and size of all frames in `-wal`: they are what this connection committed.
+
+        None if there is no WAL, or what it holds is not to be seen. Raises OSError.
+        """
+        index_fd, wal_fd = _open_file(f"{self._path}-shm"), _open_file(f"{self._path}-wal")
+        if index_fd is None or wal_fd is None:
+            return None
+        index = parse_index_header(os.pread(index_fd, INDEX_HEADER_BYTES, 0))
+        try:
+            wal = parse_wal_header(os.pread(wal_fd, WAL_HEADER_BYTES, 0))
+        except FormatError:
+            return None
+        if index is None or index.salts != wal.salts:
+            return None
+        size = frame_offset(index.mx_frame + 1, wal.page_size) - WAL_HEADER_BYTES
+        salts = int.from_bytes(wal.salts[:4], "big"), int.from_bytes(wal.salts[4:], "big")
+        return (*salts, WAL_HEADER_BYTES, size)
 
     def checkpoint(self) -> bool:
         """Copies what no reader holds back from the WAL to the file; whether that was everything.
@@ -390,6 +416,16 @@ def _recut(chunks: Iterator[bytes], page_size: int) -> Iterator[Page]:
 def _vacuums_on_commit(page1: bytes) -> bool:
     """Whether auto_vacuum is FULL."""
     return page1[52:56] != b"\0\0\0\0" and page1[64:68] == b"\0\0\0\0"
+
+
+def _open_file(path: str) -> int | None:
+    """SQLite's own descriptor. One of ours would, when closed, drop the locks that SQLite holds."""
+    wanted = os.path.realpath(path)
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}") == wanted:
+                return int(name)
+    return None
 
 
 def _connect(database: str, busy_timeout_s: float) -> Any:

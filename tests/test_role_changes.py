@@ -176,7 +176,7 @@ def test_order_when_it_was_meant_for_the_applier_before_then_nothing_is_said(
     before = node.actor("log_writer").pid
     sender = Sender(endpoints.capture)
     sender.send(m.Follow("other", "tcp://127.0.0.1:1", 1))
-    sender.send(m.CompleteLog(endpoints.control, 1))
+    sender.send(m.CompleteLog(endpoints.control, 1, primary=True))
     sender.send(m.Barrier(7, endpoints.control))  # of the same socket, so it comes after them
     sender.close()
     with node.connect("a.db") as app:

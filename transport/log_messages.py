@@ -24,10 +24,15 @@ class BarrierReached(Message, frozen=True):
 
 
 class CompleteLog(Message, frozen=True):
-    """Hear the primary no longer, and apply all that is in the log: this node takes over."""
+    """The node changes its role, and the log its owner: make log and files agree, then say so.
+
+    The applier hears the primary no longer and applies all that is in the log, if the node is to be
+    `primary`; else the log writer logs all that is committed.
+    """
 
     reply_to: str
     epoch: U64
+    primary: bool
 
 
 class LogCompleted(Message, frozen=True):

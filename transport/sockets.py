@@ -25,6 +25,9 @@ from litemq.transport.messages import Message
 LOCAL_HWM = 100_000
 LINGER_MS = 500
 RECEIVE_BURST = 256
+#: pauses between attempts to connect: within the node, where actors come and go within milliseconds
+LOCAL_RECONNECT_MS = (1, 3)
+RECONNECT_MS = (20, 500)
 GARBAGE_REPORT_S = 1.0
 
 _context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -52,11 +55,15 @@ def _socket(kind: int, *, hwm: int) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.SNDHWM, hwm)
     socket.setsockopt(zmq.RCVHWM, hwm)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-    socket.setsockopt(zmq.RECONNECT_IVL, 20)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+    _reconnect(socket, RECONNECT_MS)
     if kind in (zmq.PUB, zmq.SUB):
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     return socket
+
+
+def _reconnect(socket: zmq.Socket[bytes], pauses_ms: tuple[int, int]) -> None:
+    socket.setsockopt(zmq.RECONNECT_IVL, pauses_ms[0])
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, pauses_ms[1])
 
 
 def _bind(socket: zmq.Socket[bytes], address: str) -> None:
@@ -73,6 +80,8 @@ class Sender:
     def __init__(self, address: str, *, hwm: int = LOCAL_HWM) -> None:
         """Raises LiteMQError for an address that can't be one."""
         self._socket = _socket(zmq.PUSH, hwm=hwm)
+        if address.startswith("ipc:"):
+            _reconnect(self._socket, LOCAL_RECONNECT_MS)
         try:
             self._socket.connect(address)
         except zmq.ZMQError as error:

@@ -24,6 +24,8 @@ class StreamHeartbeat(Message, frozen=True):
     sent_ms: U64
     heads: list[Head]
     final: bool
+    #: somebody waits for the replicas: they are to tell at once what they have
+    drain: bool = False
 
 
 class LiveRecords(Message, frozen=True):

@@ -127,6 +127,13 @@ class PageChecksums:
         """Checksum of the whole database, flag set."""
         return self.xor_range(1, self.n_pages) | CHECKSUM_FLAG
 
+    def total_of_file(self) -> int:
+        """Checksum of all that the file holds, whatever `n_pages` is; flag set."""
+        value = 0
+        for start in range(0, self._capacity, _BLOCK):
+            value ^= xor_entries(self._map[start : min(start + _BLOCK, self._capacity)])
+        return value | CHECKSUM_FLAG
+
     def xor_range(self, first_pgno: int, last_pgno: int) -> int:
         """XOR of the entries of these pages and all between, flag not set again."""
         value = 0

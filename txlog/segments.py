@@ -28,7 +28,7 @@ from litemq.txlog.segment_files import (
     segment_path,
 )
 
-_VERIFIED_AT_OPEN = 64  # newest records decoded at every start
+_VERIFIED_AT_OPEN = 16  # newest records decoded at every start
 _MAX_VECTORS = 512  # buffers per pwritev, below every IOV_MAX
 _pack_entry = Struct(">Q").pack
 
@@ -60,6 +60,7 @@ class SegmentWriter:
             directory.mkdir(parents=True, exist_ok=True)
             self._firsts = [first for first, _ in list_segments(directory)]
             self._open_last(power_lost)
+            self._directory_changed = bool(self._firsts)  # whoever was before may not have synced
         except OSError as error:
             raise storage_error(error, "open the log in", directory) from error
 

@@ -45,8 +45,8 @@ class State:
     taken_over_txid: int = 0  # ...as long as this is the last TXID
     last: Position = ZERO  # where the log was closed; counts only if `clean`
 
-    def save(self, directory: Path) -> None:
-        """Raises StorageError; then the old file stands."""
+    def document(self) -> bytes:
+        """What state.json holds."""
         document = {
             "version": _VERSION,
             "page_size": self.page_size,
@@ -65,7 +65,11 @@ class State:
             "taken_over": self.taken_over,
             "taken_over_txid": self.taken_over_txid,
         }
-        write_atomically(directory / FILE_NAME, json.dumps(document, indent=1).encode() + b"\n")
+        return json.dumps(document, indent=1).encode() + b"\n"
+
+    def save(self, directory: Path) -> None:
+        """Raises StorageError; then the old file stands."""
+        write_atomically(directory / FILE_NAME, self.document())
 
 
 def load(directory: Path) -> State | None:

@@ -37,6 +37,7 @@ from litemq.txlog.state import State, current_boot_id, load
 
 LOG_FOLDER = "log"
 CHECKSUMS_FILE = "pages.sum"
+_LARGE_GROUP = 4096  # records
 _REDO_WINDOWS = (1, 8, 64, 512, 4096, 1 << 20)  # newest records redone until the checksums add up
 
 
@@ -64,7 +65,7 @@ class DatabaseLog:
         self.node_id = node_id
         self._segments = segments
         self._pending: list[bytes] = []
-        self._epochs_changed = False
+        self._state_changed = False
         self.pending_bytes = 0
         self.trusted = True
         self._lost = (
@@ -87,11 +88,12 @@ class DatabaseLog:
         boot_id = current_boot_id()
         saved = load(directory)
         state = saved or State(boot_id=boot_id)
+        on_disk = saved.document() if saved is not None else b""
         # without a saved state nothing is known of how the log was left
         power_lost = saved is None or (state.boot_id != boot_id and not state.clean)
         segments = SegmentWriter(directory / LOG_FOLDER, segment_bytes, power_lost=power_lost)
         try:
-            return cls._recover(directory, state, segments, node_id, power_lost, saved is None)
+            return cls._recover(directory, state, segments, node_id, power_lost, on_disk)
         except BaseException:
             segments.close()
             raise
@@ -104,18 +106,21 @@ class DatabaseLog:
         segments: SegmentWriter,
         node_id: int,
         power_lost: bool,
-        stateless: bool,
+        on_disk: bytes,
     ) -> DatabaseLog:
-        """Finish what a crash interrupted, and decide whether the page checksums can be trusted."""
+        """Finish what a crash interrupted, and decide whether the page checksums can be trusted.
+
+        `on_disk` is what state.json holds, if there is one.
+        """
         if state.resetting:
             segments.reset()
             state.resetting = False
             state.suspect = True
-        _align(directory, state, segments, adopt=stateless)
+        _align(directory, state, segments, adopt=not on_disk)
         checksums = PageChecksums(directory / CHECKSUMS_FILE, 0)
         try:
             log = cls(directory, state, segments, checksums, node_id)
-            is_new = stateless and not segments.last_txid
+            is_new = not on_disk and not segments.last_txid
             if state.clean and state.last.txid > log.head.txid:
                 raise FormatError(
                     f"the log in {directory} ends with TXID {log.head.txid}, "
@@ -123,13 +128,14 @@ class DatabaseLog:
                 )
             # The page checksums may be ahead of a torn log: it has lost records that the database
             # has, and redoing older ones would hide that.
-            cut = segments.torn_bytes > 0 and not log._checksums_are_of_head()
+            cut = segments.torn_bytes > 0 and not log._checksums_are_in_log()
             if not log._recover_checksums() or cut or (power_lost and not is_new):
                 state.suspect = True
             log.trusted = not state.suspect
             state.boot_id = current_boot_id()
             state.clean = False
-            state.save(directory)
+            if state.document() != on_disk:
+                state.save(directory)
         except BaseException:
             checksums.close()
             raise
@@ -278,9 +284,8 @@ class DatabaseLog:
         records = self._pending
         if not records:
             return records
-        if self._epochs_changed:
-            self.state.save(self.directory)
-            self._epochs_changed = False
+        if self._state_changed:
+            self.save_state()
         self.checksums.reserve(self._staged.n_pages)
         self._segments.append(self.head.txid - len(records) + 1, records)
         self._staged.write()
@@ -312,8 +317,13 @@ class DatabaseLog:
             self.save_state()
 
     def save_state(self) -> None:
-        """Write state.json after a change of `state.applied` or `state.page1_tail`."""
+        """Write state.json after a change of `state`. Raises StorageError."""
         self.state.save(self.directory)
+        self._state_changed = False
+
+    def save_state_with_records(self) -> None:
+        """Write state.json before the records that are prepared next; `save_state` if none is."""
+        self._state_changed = True
 
     def reset(
         self,
@@ -348,7 +358,7 @@ class DatabaseLog:
         state.save(self.directory)
         self._pending = []
         self.pending_bytes = 0
-        self._epochs_changed = False
+        self._state_changed = False
         self._lost = False
         self.trusted = True
         self._take_head()
@@ -401,7 +411,7 @@ class DatabaseLog:
         restarts: bool,
     ) -> None:
         if self.state.epochs.append(epoch, header.max_txid):
-            self._epochs_changed = True
+            self._state_changed = True
         self._staged.stage(sums, header.commit, total, restarts=restarts)
         self.page_size = header.page_size
         self.n_pages = header.commit
@@ -428,6 +438,16 @@ class DatabaseLog:
     def _checksums_are_of_head(self) -> bool:
         self.checksums.resize(self.n_pages)
         return self.checksums.total() == (self.head.checksum or EMPTY)
+
+    def _checksums_are_in_log(self) -> bool:
+        """Whether pages.sum stands at the head or at one of the newest records.
+
+        A writer that was killed in the middle of a group leaves it before the group.
+        """
+        records = self._segments.newest(_LARGE_GROUP)
+        before = [ltx.peek(record).pre_checksum for record in records]
+        stands = self.checksums.total_of_file()
+        return any(stands == (each or EMPTY) for each in (self.head.checksum, *before))
 
     def _recover_checksums(self) -> bool:
         """Bring pages.sum to the head by redoing the newest records; False, and emptied, if it does

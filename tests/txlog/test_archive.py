@@ -87,7 +87,7 @@ def test_records_when_one_is_missing_or_damaged_then_restore_leaves_the_file(
     with pytest.raises(GapError):
         archive.restore(records[1:], target)
     with pytest.raises(FormatError):
-        archive.restore([*records[:3], records[3][:-1] + b"\0"], target)
+        archive.restore([*records[:3], records[3][:-1] + bytes([records[3][-1] ^ 1])], target)
     assert target.read_bytes() == b"mine"
     assert [path.name for path in tmp_path.glob("out.db*")] == ["out.db"]
 

@@ -244,6 +244,40 @@ def test_a_log_when_torn_then_reopens_at_the_last_whole_record(
         again.close(clean=False)
 
 
+def test_a_group_when_torn_then_only_checksums_that_the_log_lost_are_doubted(
+    open_log: OpenLog, page: Page
+) -> None:
+    """A killed writer has not changed them yet. Who cut the log later took away what they show."""
+    log = open_log()
+    three_commits(log, page)
+    sums = log.directory / "pages.sum"
+    segment = next((log.directory / "log").glob("*.seg"))
+    whole, before = segment.stat().st_size, sums.read_bytes()
+    lengths = []
+    for n in range(5):
+        size = 3 + (n * 2) % 5
+        record = commit(log, {1: page(100 + n), size: page(200 + n)}, size)
+        assert record is not None
+        lengths.append(len(record))
+    log.flush()
+    after, records = sums.read_bytes(), segment.read_bytes()[whole:]
+    assert after != before
+    log.close(clean=False)
+    for length in range(1, len(records), 61):
+        for stands, trusted in ((before, True), (after, False)):
+            segment.write_bytes(segment.read_bytes()[:whole] + records[:length])
+            sums.write_bytes(stands)
+            again = open_log()
+            assert (again.torn_bytes > 0, again.trusted) == (True, trusted)
+            kept = again.head.txid - 3
+            assert sum(lengths[:kept]) + again.torn_bytes == length
+            if trusted:
+                assert again.checksums.total() == again.head.checksum
+            again.state.suspect = False
+            again.save_state()
+            again.close(clean=False)
+
+
 def lose_power(log: DatabaseLog) -> None:
     """As if another boot had written the state."""
     log.close(clean=False)
