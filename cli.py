@@ -8,6 +8,7 @@ with `litemq:`, and the exit code of its error.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -462,6 +463,7 @@ def main() -> None:
         code = LiteMQError.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
+    gc.freeze()  # the interpreter would look through all that was imported once more: 15 ms
     sys.exit(code)
 
 

@@ -114,7 +114,7 @@ class ConsulLease:
 
     def _try(self, epoch_seen: Epoch, positions: Mapping[str, tuple[Epoch, Txid]]) -> Grant | None:
         """None if the key changed under our hands."""
-        life = self._living()
+        life = self._life or self._living()  # it is passed below
         index, entry = self._agent.read(self._key)
         last = self._decode(entry)
         if entry is not None and entry.session not in ("", life.session):
