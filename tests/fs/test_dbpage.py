@@ -7,6 +7,7 @@ read by the standard library's in others, never two copies of SQLite on one file
 from __future__ import annotations
 
 import errno
+import os
 import random
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from litemq.errors import NotADatabaseError, StorageError
 from litemq.fs.dbpage import BusyError, PageReader, PageWriter
 from litemq.fs.pages import parse_header, with_bookkeeping
+from litemq.fs.wal_tail import WalTail
 
 CHECK = """
 import sqlite3, sys
@@ -379,3 +381,41 @@ def test_apply_when_readers_watch_a_random_history_then_they_see_only_its_states
         outcomes = [(reader.communicate(timeout=30)[0], reader.returncode) for reader in readers]
     assert [code for _, code in outcomes] == [0, 0]
     assert all(int(rounds) > 0 for rounds, _ in outcomes)
+
+
+def locks_of(path):
+    """The kernel's list of this process's locks on the file."""
+    stat = os.stat(path)
+    file = f":{stat.st_ino} "
+    with open("/proc/locks", encoding="ascii") as lines:
+        return sorted(
+            line.split(maxsplit=1)[1]
+            for line in lines
+            if file in line and f" {os.getpid()} " in line
+        )
+
+
+def test_wal_end_when_asked_then_it_is_the_end_of_the_chain_and_no_lock_is_lost(tmp_path):
+    """After every transaction; a log writer that is told need not walk the chain."""
+    source, target = Source(tmp_path / "a.db"), tmp_path / "b.db"
+    source.run("CREATE TABLE t(x)", "INSERT INTO t VALUES(1)")
+    with PageWriter(str(target)) as writer:
+        for number in range(5):
+            source.run(f"INSERT INTO t VALUES(randomblob({900 * number}))")
+            writer.apply(**source.changes() | {"wal": number > 0})
+            if not number:
+                assert writer.wal_end() is None
+                continue
+            before = locks_of(f"{target}-shm")
+            assert before
+            tail = WalTail(f"{target}-wal", None)
+            assert tail.open()
+            tail.skip()
+            assert writer.wal_end() == tail.position()
+            tail.close()
+            told = WalTail(f"{target}-wal", writer.wal_end())
+            assert told.open()
+            assert told.collect(chain=True) == []
+            assert told.position() == writer.wal_end()
+            told.close()
+            assert locks_of(f"{target}-shm") == before
