@@ -42,6 +42,9 @@ TAKE_OVER_S = 10.0
 ASK_AGAIN_S = 0.5
 #: a successor has this long for what was committed while writers were being stopped
 LAST_DRAIN_S = 1.0
+#: and so long to begin before its predecessor becomes a replica: until then there is nobody to
+#: follow, and on a machine that they share it would only take processor time from the successor
+SUCCESSOR_FIRST_S = 0.1
 
 #: whether a message is what is waited for
 Answered = Callable[[m.Message], bool | Wait]
@@ -76,6 +79,8 @@ class ElectionWatcher:
         self._orders = Orders(self._reactor)
         #: who had everything when it was asked last
         self._successor = ""
+        #: the lease was released for another node
+        self._yields = False
         self._tick_s = float("inf")
         self._holder: Holder | None = None
         self._asked: dict[int, tuple[int, str]] = {}
@@ -171,6 +176,7 @@ class ElectionWatcher:
             case a.Renew(epoch):
                 self._service.renew(epoch)
             case a.Release(epoch, successor):
+                self._yields = successor is not None
                 self._service.release(epoch, successor or "")
             case a.Announce(lost):
                 self._lost = lost
@@ -264,7 +270,8 @@ class ElectionWatcher:
             case a.BecomeReplica(attempt):
                 self._holder = None
                 wanted = m.ChangeRole(False, self._state.epoch_seen, "", "", self._state.why)
-                return self._change_role(wanted, self._demoted(attempt))
+                pause_s, self._yields = SUCCESSOR_FIRST_S if self._yields else 0.0, False
+                return self._change_role(wanted, self._demoted(attempt), pause_s)
             case a.Follow(holder):
                 self._holder = holder
                 self._follow()
@@ -276,8 +283,10 @@ class ElectionWatcher:
         if self._to_fuse is not None:
             self._to_fuse.send(message)
 
-    def _change_role(self, wanted: m.ChangeRole, answered: Answered) -> Wait:
-        return Wait(partial(self._to_supervisor.send, wanted), answered, repeat=False)
+    def _change_role(self, wanted: m.ChangeRole, answered: Answered, pause_s: float = 0.0) -> Wait:
+        send = partial(self._to_supervisor.send, wanted)
+        ask = partial(self._reactor.later, pause_s, send) if pause_s else send
+        return Wait(ask, answered, repeat=False)
 
     def _follow(self) -> None:
         """Told again and again: the applier may have been started anew."""

@@ -30,7 +30,7 @@ class Reactor:
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._receivers: list[tuple[Receiver, Handler]] = []
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._stopping = False
         self._idle: list[Callable[[], bool]] = []
@@ -60,7 +60,7 @@ class Reactor:
         """Call `work` after every turn; as long as it returns true there is more to do at once."""
         self._idle.append(work)
 
-    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+    def later(self, delay_s: float, call: Callable[[], object]) -> None:
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), call))
 
     def every(self, period_s: float, call: Callable[[], None]) -> None:
