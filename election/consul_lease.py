@@ -94,6 +94,7 @@ class ConsulLease:
         self._claim: Claim | None = None  # what is held, by the life of its witness
         self._safe_at_s = 0.0
         self._announced = b""
+        self._free: tuple[int, Entry] | None = None  # the key, if it was free when last seen
         self._rival: tuple[str, float] | None = None  # its session, and since when
 
     def join(self, cluster: str) -> None:
@@ -115,7 +116,9 @@ class ConsulLease:
     def _try(self, epoch_seen: Epoch, positions: Mapping[str, tuple[Epoch, Txid]]) -> Grant | None:
         """None if the key changed under our hands."""
         life = self._life or self._living()  # it is passed below
-        index, entry = self._agent.read(self._key)
+        # What `watch` saw may be old: then the lock is refused, and the next try reads the key.
+        seen, self._free = self._free, None
+        index, entry = seen or self._agent.read(self._key)
         last = self._decode(entry)
         if entry is not None and entry.session not in ("", life.session):
             assert last is not None
@@ -233,6 +236,7 @@ class ConsulLease:
             raise
         self._watcher_failed = False
         held = entry is not None and entry.session
+        self._free = None if entry is None or held else (found, entry)
         return View(index=found, holder=last if held else None, last=last, safe_in_s=safe_in_s)
 
     def _decode(self, entry: Entry | None, index: int = 0) -> Claim | None:

@@ -79,6 +79,23 @@ def test_holder_when_it_only_announces_then_its_session_lives(consul_lease: NewL
     assert a.renew() > grant.deadline_s
 
 
+def test_view_when_it_is_old_then_what_stands_now_counts(consul_lease: NewLease) -> None:
+    """A node that saw the lease free meanwhile gets neither what is held nor an epoch of before."""
+    a, b = consul_lease("a"), consul_lease("b")
+    epochs = [a.acquire(0, {}).epoch]
+    a.release()
+    assert b.watch(0, 0).holder is None
+    epochs.append(a.acquire(0, {}).epoch)
+    with pytest.raises(LeaseHeldError):
+        b.acquire(0, {})
+    a.release("b")
+    assert b.watch(0, 0).last is not None
+    epochs.append(a.acquire(0, {}).epoch)
+    a.release("b")
+    epochs.append(b.acquire(0, {}).epoch)
+    assert epochs == sorted(set(epochs))
+
+
 def test_session_when_it_is_destroyed_by_hand_then_a_successor_waits(
     consul_lease: NewLease, consul: ConsulServer, key: str
 ) -> None:
