@@ -124,7 +124,8 @@ class FileCapture:
         """Take all that is committed, at the end; false if somebody may be about to end a commit.
 
         In WAL mode a commit ends in shared memory: writers that are refused cannot begin, but one
-        that was stopped behind its last frame may publish it when it wakes.
+        that was stopped behind its last frame may publish it when it wakes. And frames whose writer
+        has died or was refused become a commit when SQLite recovers the WAL.
         """
         wal = tracked.wal
         if wal is None:
@@ -132,7 +133,7 @@ class FileCapture:
         being_written = wal.being_written
         self._wals.take_published(tracked)
         seen = wal.has_index or wal.exclusive
-        return seen and not being_written and tracked.comparing is None
+        return not (being_written or wal.unpublished) and seen and tracked.comparing is None
 
     def hand_back(self, tracked: Tracked) -> None:
         """What a replica needs to know of the file, if this node becomes one."""

@@ -164,9 +164,14 @@ class WalTail:
         return self._collect_published(index)
 
     def skip(self) -> None:
-        """Count everything that is committed, along the checksums, as taken."""
-        while self._collect_chain(0):
-            pass
+        """Count everything that is committed as taken.
+
+        That is what a former tail has taken; if there was none, what the checksums show.
+        """
+        resume = self._resume
+        if self._enter(None) and not self._goes_on_from(resume):
+            while self._collect_chain(0):
+                pass
 
     def overlay(self) -> Overlay | None:
         """What has been taken of the WAL, as pages over the database file; None if that is nothing.
@@ -277,12 +282,17 @@ class WalTail:
     def _resumed(self, header: WalHeader) -> int:
         """How many frames of this generation a former tail has taken."""
         resume, self._resume = self._resume, None
-        if resume is None:
+        if resume is None or not self._goes_on_from(resume):
             return 0
-        salt1, salt2, offset, size = resume
-        if header.salts != salt1.to_bytes(4, "big") + salt2.to_bytes(4, "big"):
-            return 0
+        _, _, offset, size = resume
         return (offset + size - WAL_HEADER_BYTES) // (FRAME_HEADER_BYTES + header.page_size)
+
+    def _goes_on_from(self, resume: ResumePoint | None) -> bool:
+        """Whether the generation is the one that a former tail has stopped in."""
+        header = self._header
+        return (
+            resume is not None and header is not None and _salt_numbers(header.salts) == resume[:2]
+        )
 
     def _collect_published(self, index: WalIndexHeader) -> list[WalCommit]:
         header = self._header

@@ -304,6 +304,30 @@ def test_commit_when_it_is_published_after_a_hand_over_then_it_is_kept_as_diverg
     assert any(b"published too late" in page for page in diverged_pages(old))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="sees where in the kernel a process waits")
+def test_commit_when_its_writer_died_before_publishing_then_it_does_not_come_back_in_silence(
+    new_electorate: Callable[..., Electorate],
+) -> None:
+    """SQLite's recovery makes a commit of such frames: on a node that is no primary any more."""
+    cluster = new_electorate()
+    old = cluster.primary
+    with old.connect(DATABASE) as app:
+        app.script("CREATE TABLE late(x)", "INSERT INTO late VALUES('early')")
+        cluster.agree(DATABASE)
+        stop_before_publishing(old, app, "INSERT INTO late VALUES('never acknowledged')")
+        app.kill()
+    done = litemq("handoff", "--config", old.config_path)
+    assert done.code == 0, done
+    eventually(lambda: role(old) == "replica", what="the old one is a replica")
+    old.announce(*RETURN)
+    cluster.write(cluster.wait_primary(other_than=old))
+    cluster.settle()
+    for node in cluster.nodes:
+        with node.connect(DATABASE) as app:
+            assert app.sql("SELECT x FROM late") == [("early",)], node.name
+    assert any(b"never acknowledged" in page for page in diverged_pages(old))
+
+
 def stop_before_publishing(node: Any, app: Any, statement: str) -> None:
     """Leave an application where its commit is in the WAL, and its index does not show it."""
     fuse = node.actor("fuse_capture").pid
