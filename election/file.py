@@ -151,7 +151,7 @@ class FileLease:
             self._lock.free()
 
     def watch(self, index: int, wait_s: float) -> View:
-        with INotify() as claims:
+        with self._disk(), INotify() as claims:
             with contextlib.suppress(OSError):  # no directory yet: then time alone ends a pause
                 claims.add_watch(self._directory, flags.MOVED_TO)
             return self._watch(index, wait_s, claims)
