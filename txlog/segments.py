@@ -28,7 +28,7 @@ from litemq.txlog.segment_files import (
     segment_path,
 )
 
-_VERIFIED_AT_OPEN = 16  # newest records decoded at every start
+_VERIFIED_AT_OPEN = 64  # newest records decoded at every start
 _MAX_VECTORS = 512  # buffers per pwritev, below every IOV_MAX
 _pack_entry = Struct(">Q").pack
 
