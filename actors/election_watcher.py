@@ -42,8 +42,8 @@ TAKE_OVER_S = 10.0
 ASK_AGAIN_S = 0.5
 #: a successor has this long for what was committed while writers were being stopped
 LAST_DRAIN_S = 1.0
-#: and so long to begin before its predecessor becomes a replica: until then there is nobody to
-#: follow, and on a machine that they share it would only take processor time from the successor
+#: and so long to begin before its predecessor becomes a replica or stops: until then there is
+#: nobody to follow, and on a machine that they share it would only take its processor time
 SUCCESSOR_FIRST_S = 0.1
 
 #: whether a message is what is waited for
@@ -199,7 +199,7 @@ class ElectionWatcher:
                 else:
                     self._log.info("election", told=text)
             case a.Stop():
-                self._to_supervisor.send(m.ElectionLeft())
+                self._after_successor(partial(self._to_supervisor.send, m.ElectionLeft()))
             case a.FenceCommits():
                 # what was to be accepted is of no use any more
                 voids = (a.AcceptCommits, a.HoldWrites, a.WaitForReplica, a.BecomePrimary)
@@ -270,8 +270,7 @@ class ElectionWatcher:
             case a.BecomeReplica(attempt):
                 self._holder = None
                 wanted = m.ChangeRole(False, self._state.epoch_seen, "", "", self._state.why)
-                pause_s, self._yields = SUCCESSOR_FIRST_S if self._yields else 0.0, False
-                return self._change_role(wanted, self._demoted(attempt), pause_s)
+                return self._change_role(wanted, self._demoted(attempt))
             case a.Follow(holder):
                 self._holder = holder
                 self._follow()
@@ -283,10 +282,14 @@ class ElectionWatcher:
         if self._to_fuse is not None:
             self._to_fuse.send(message)
 
-    def _change_role(self, wanted: m.ChangeRole, answered: Answered, pause_s: float = 0.0) -> Wait:
+    def _change_role(self, wanted: m.ChangeRole, answered: Answered) -> Wait:
         send = partial(self._to_supervisor.send, wanted)
-        ask = partial(self._reactor.later, pause_s, send) if pause_s else send
-        return Wait(ask, answered, repeat=False)
+        return Wait(partial(self._after_successor, send), answered, repeat=False)
+
+    def _after_successor(self, call: Callable[[], object]) -> None:
+        """Call; if the lease was released for another node, when that has had its moment."""
+        pause_s, self._yields = SUCCESSOR_FIRST_S if self._yields else 0.0, False
+        self._reactor.later(pause_s, call)
 
     def _follow(self) -> None:
         """Told again and again: the applier may have been started anew."""
