@@ -2,6 +2,8 @@
 
 SHELL := /bin/bash
 bin := .venv/bin
+# Nodes of tests wait more than they compute. Each worker has directories, ports and a Consul of its own.
+WORKERS := -n 2 --dist worksteal
 
 .PHONY: help
 help:
@@ -22,7 +24,7 @@ install:
 .PHONY: test
 test: install
 	@deploy/check-fuse.sh
-	$(bin)/pytest -m 'not torture' $(T)
+	$(bin)/pytest -m 'not torture' $(WORKERS) $(T)
 
 .PHONY: torture
 torture: install
@@ -35,7 +37,7 @@ test-lowest: install
 	$(bin)/python -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet --constraint .venv/lowest.txt --editable '.[dev]'
 	@deploy/check-fuse.sh
-	.venv-lowest/bin/pytest -m 'not torture' $(T)
+	.venv-lowest/bin/pytest -m 'not torture' $(WORKERS) $(T)
 
 .PHONY: check
 check: install

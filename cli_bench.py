@@ -19,11 +19,14 @@ from litemq.errors import LiteMQError
 
 if TYPE_CHECKING:
     from litemq.bench.accounts import Account
+    from litemq.bench.calls import Calls
     from litemq.bench.demo import Row
     from litemq.bench.failover_bench import FailoverReport
+    from litemq.bench.fanout import FanoutReport
     from litemq.bench.measure import Report
 
-WRITES, FAILOVER = "writes", "failover"
+WRITES, FAILOVER, CALLS = "writes", "failover", "calls"
+FANOUT, SCALING = "fanout", "scaling"
 #: as in bench/failover_bench.py and bench/scenarios.py, which are imported when they are needed
 ELECTIONS = ("consul-1s", "consul-500ms", "file")
 SCENARIOS = ("kill", "stop", "cable", "handoff", "sigterm")
@@ -31,13 +34,17 @@ SCENARIOS = ("kill", "stop", "cable", "handoff", "sigterm")
 
 @click.command()
 @click.option(
-    "--only", type=click.Choice([WRITES, FAILOVER]), help="One of the two parts. [default: both]"
+    "--only",
+    type=click.Choice([WRITES, FAILOVER, CALLS, FANOUT, SCALING]),
+    help="One of the parts. [default: writes, calls, failover]",
 )
 @click.option(
     "--quick", is_flag=True, help="3 rounds of half a second, 2 trials: a first impression."
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0.1, 600), help="Length of every single run. [default: 1.5]"
+    "--seconds",
+    type=click.FloatRange(0.1, 600),
+    help="Length of every single run. [default: 1.5; fanout: 60]",
 )
 @click.option("--rounds", type=click.IntRange(1, 100), help="Rounds of all workloads. [default: 5]")
 @click.option(
@@ -63,6 +70,20 @@ SCENARIOS = ("kill", "stop", "cable", "handoff", "sigterm")
     help="Failovers of this kind; may be repeated. [default: all]",
 )
 @click.option(
+    "--replicas",
+    type=click.IntRange(1, 1000),
+    default=200,
+    show_default=True,
+    help="How many there are in a fan-out.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.1, 10_000),
+    default=20.0,
+    show_default=True,
+    help="Transactions a second of a fan-out.",
+)
+@click.option(
     "--directory",
     type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True, resolve_path=True),
     default="/var/tmp",  # noqa: S108 - a directory of our own is made in it, mode 0700
@@ -81,10 +102,12 @@ def bench(
     trials: int | None,
     elections: tuple[str, ...],
     scenarios: tuple[str, ...],
+    replicas: int,
+    rate: float,
     directory: Path,
     style: str,
 ) -> None:
-    """Measure the mount against native SQLite, and how long a failover takes.
+    """Measure the mount against native SQLite, failovers, and a fan-out.
 
     Writes: one-row inserts of 100 bytes, transactions of 1,000 rows, point reads of one transaction
     each, with one replica attached; runs of both sides alternate on the same disk, and ratios are
@@ -96,14 +119,24 @@ def bench(
     programs write; then every row that SQLite acknowledged is looked for. Exit code 1 if one is
     lost, or if the old primary accepted one after the new one had.
 
+    Calls: how many FUSE calls a one-row commit costs in each journal mode, as the kernel counts
+    them (needs root).
+
+    Fan-out: one primary, many replicas without FUSE, all on this machine, and one program that
+    writes. Lag of the first, the median and the last replica, bytes, CPU time, memory; exit code 1
+    if a replica is not equal to the primary at the end. It takes 45 MiB for each replica. Scaling:
+    what follows from its figures for one primary, and for relays (docs/scaling.md).
+
     \b
     Examples:
       litemq bench
       litemq bench --quick --only writes
       litemq bench --only failover --election file --scenario kill --trials 3
+      litemq bench --only fanout --replicas 50 --seconds 20
+      litemq bench --only scaling
       litemq bench --format json --directory /data >bench.json
     """
-    from litemq.bench import failover_bench, measure
+    from litemq.bench import calls, failover_bench, fanout, measure, scaling_tables
     from litemq.bench.processes import terminated_like_interrupted
 
     plan = measure.Plan(
@@ -126,29 +159,72 @@ def bench(
 
     written: Report | None = None
     failed_over: FailoverReport | None = None
+    counted: list[Calls] = []
+    uncounted = calls.unavailable() if only in (None, CALLS) else ""
+    if only == CALLS and uncounted:
+        raise LiteMQError(uncounted)
+    fanned_out: FanoutReport | None = None
     try:
         with terminated_like_interrupted():
-            if only != FAILOVER:
+            if only in (None, WRITES):
                 written = measure.run(plan, say)
-            if only != WRITES:
+            if only in (None, CALLS) and not uncounted:
+                counted = calls.count(directory, say)
+            if only in (None, FAILOVER):
                 failed_over = failover_bench.run(failover_plan, say)
+            if only == FANOUT:
+                fanned_out = fanout.run(
+                    fanout.FanoutPlan(replicas, rate, seconds or 60.0, directory), say
+                )
     finally:
         say("")
     if style == "json":
         found: dict[str, Any] = {} if written is None else written.as_json()
         found |= {"machine": measure.machine()}
+        if counted:
+            found[CALLS] = [each.as_json() for each in counted]
         if failed_over is not None:
             found[FAILOVER] = failed_over.as_json()
+        if fanned_out is not None:
+            found[FANOUT] = fanned_out.as_json()
+        if only == SCALING:
+            found[SCALING] = [each.as_json() for each in scaling_tables.lines()]
         click.echo(json.dumps(found, indent=2))
     else:
-        for line in _lines(written, failed_over):
+        for line in _lines(written, counted, uncounted, failed_over):
             click.echo(line)
+        if fanned_out is not None:
+            for line in _fanout_lines(fanned_out):
+                click.echo(line)
+        if only == SCALING:
+            rows = [each.cells() for each in scaling_tables.lines()]
+            for line in table(scaling_tables.HEAD, rows, right=set(range(8))):
+                click.echo(line)
+        else:
+            click.echo(_machine_line())
     if failed_over is not None and not failed_over.right:
         raise LiteMQError("a failover went wrong; the report says where")
+    if fanned_out is not None and not fanned_out.right:
+        raise LiteMQError("the fan-out went wrong; the report says where")
 
 
-def _lines(written: Report | None, failed_over: FailoverReport | None) -> Iterator[str]:
-    from litemq.bench import failover_bench, measure
+def _fanout_lines(report: FanoutReport) -> Iterator[str]:
+    from litemq.bench import fanout_table
+
+    yield from table(fanout_table.HEAD, fanout_table.lag_rows(report), right={1, 2})
+    yield "from a commit on the primary until so many replicas showed it"
+    yield ""
+    yield from fanout_table.words(report)
+    yield ""
+
+
+def _lines(
+    written: Report | None,
+    counted: list[Calls],
+    uncounted: str,
+    failed_over: FailoverReport | None,
+) -> Iterator[str]:
+    from litemq.bench import calls, failover_bench, measure
 
     if written is not None:
         head, rows = measure.table_rows(written)
@@ -165,6 +241,12 @@ def _lines(written: Report | None, failed_over: FailoverReport | None) -> Iterat
         )
         yield f"{written.plan['rounds']} rounds of {written.plan['seconds']:g} s"
         yield ""
+    if counted:
+        yield from table(*calls.table_rows(counted), right={1})
+        yield ""
+    if uncounted:
+        yield f"skipped: {uncounted}"
+        yield ""
     if failed_over is not None:
         head, rows = failover_bench.table_rows(failed_over)
         yield from table(head, rows, right=set(range(3, len(head))))
@@ -178,8 +260,13 @@ def _lines(written: Report | None, failed_over: FailoverReport | None) -> Iterat
         yield from (f"skipped: {each}" for each in failed_over.skipped)
         yield from (f"FAILED: {each}" for each in failed_over.failed)
         yield ""
+
+
+def _machine_line() -> str:
+    from litemq.bench import measure
+
     machine = measure.machine()
-    yield (
+    return (
         f"{machine['cpus']} CPUs, Linux {machine['kernel']}, Python {machine['python']}, "
         f"SQLite {machine['sqlite']}"
     )

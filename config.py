@@ -40,6 +40,7 @@ from litemq.config_rules import (
     Name,
     OnlyFor,
     PeerAddress,
+    PeerAddresses,
     Rule,
     Secret,
     SecretText,
@@ -123,6 +124,19 @@ class StreamConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
         Meta(description="Messages kept for a slow subscriber before it has to ask for the rest."),
         Count(1, 1_000_000),
     ] = 256
+    relay: Annotated[
+        bool,
+        Meta(description="Whether other replicas may follow this one, as if it were the primary."),
+        Flag(),
+    ] = False
+    upstream: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Relays to follow instead of the primary, in the order in which they are "
+            "tried; the primary comes last."
+        ),
+        PeerAddresses(),
+    ] = ()
 
     @property
     def pub_address(self) -> str:
@@ -398,6 +412,7 @@ def load(path: str | os.PathLike[str]) -> Config:
     config = Config(source, **sections)
     _check_election(config)
     _check_roles(config)
+    _check_relays(config)
     _check_directories(config)
     return config
 
@@ -477,6 +492,13 @@ def _section(source: Path, section: str, model: type[Struct], raw: object) -> An
         secret = isinstance(rule, SecretText)
         if isinstance(value, str):
             value = _expand(source, section, key, value, secret=secret)
+        elif isinstance(value, list):
+            value = [
+                _expand(source, section, key, each, secret=secret)
+                if isinstance(each, str)
+                else each
+                for each in value
+            ]
         try:
             checked[key] = rule.read(value)
         except ValueError:
@@ -541,6 +563,21 @@ def _check_roles(config: Config) -> None:
         _fail(config.path, "stream", "listen", reason)
 
 
+def _check_relays(config: Config) -> None:
+    stream = config.stream
+    if config.is_elected and config.election.candidate:
+        reason = "a candidate follows the primary itself; set [election] candidate = false"
+        if stream.upstream:
+            _fail(config.path, "stream", "upstream", f"must be left out: {reason}")
+        if stream.relay:
+            _fail(config.path, "stream", "relay", f"must be false: {reason}")
+    if stream.upstream and config.is_primary:
+        _fail(config.path, "stream", "upstream", "must be left out: this node is the primary")
+    if stream.listen in stream.upstream:
+        reason = f"must be other nodes; {stream.listen} is this node's own listen"
+        _fail(config.path, "stream", "upstream", reason)
+
+
 def _check_directories(config: Config) -> None:
     real = {}
     for section, key, path in _directories(config):
@@ -581,6 +618,8 @@ def _shown(value: object) -> str:
     if isinstance(value, str):
         # An address may hold a password.
         return f"{re.sub(r'//[^/]*@', '//***@', value)!r:.80}"
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return f"[{', '.join(map(_shown, value))}]"[:200]
     kinds: dict[type, str] = {bool: str(value).lower(), dict: "a table", list: "a list"}
     return kinds.get(type(value), f"{value!s:.80}")
 

@@ -18,6 +18,8 @@ from typing import Any, Final, Protocol
 PORTS_PER_NODE: Final = 3
 """Live stream, requests, answers: the listen port and the two above it."""
 
+MAX_UPSTREAM: Final = 16
+
 WILDCARD: Final = "0.0.0.0"  # noqa: S104 - a node binds what its file says, this is not a default
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -175,6 +177,22 @@ class PeerAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerAddresses:
+    @property
+    def expects(self) -> str:
+        one = PeerAddress().expects
+        return f"{one}, or a list of up to {MAX_UPSTREAM} different ones"
+
+    def read(self, value: object) -> list[str]:
+        """In their order; one may stand alone."""
+        values = value if isinstance(value, list) else [value]
+        addresses = [PeerAddress().read(each) for each in values if each != ""]
+        if len(addresses) > MAX_UPSTREAM or len(set(addresses)) < len(addresses):
+            raise ValueError
+        return addresses
+
+
+@dataclass(frozen=True, slots=True)
 class HttpAddress:
     expects: str = 'an address such as "http://127.0.0.1:8500", without a path or a password'
 
@@ -311,5 +329,8 @@ def toml_text(rule: Rule, value: Any) -> str:
             return f'"{value // _BYTES[unit]}{unit}"'
         case SecretText():
             return '""'
+        case PeerAddresses():
+            addresses = [f'"{each}"' for each in value]
+            return f"[{', '.join(addresses)}]"
         case _:
             return f'"{value}"' if isinstance(value, str) else str(value).lower()

@@ -37,12 +37,18 @@ class Applying:
         catching_up: CatchingUp,
         *,
         applied: Callable[[Followed], None],
+        appended: Callable[[Followed], None],
+        beat: Callable[[], None],
     ) -> None:
-        """`followed` is the applier's; `applied` is told what shows more of its log now."""
+        """`followed` is the applier's; `appended` is told whose log has grown, `applied` what shows
+        more of it now. `beat` is called again and again while much is read.
+        """
         self._reactor = reactor
         self._followed = followed
         self._catching_up = catching_up
         self._applied = applied
+        self._appended = appended
+        self._beat = beat
         self._log = log.get()
 
     def open(self, followed: Followed) -> None:
@@ -79,10 +85,11 @@ class Applying:
     def _apply_one(self, followed: Followed) -> bool:
         database = followed.database
         try:
-            database.flush()
+            if database.flush():
+                self._appended(followed)
             if not self._catching_up.admitted:
                 return False
-            more = database.apply()
+            more = database.apply(self._beat)
         except BusyError:
             self._readers_in_the_way(followed)
             return False

@@ -94,6 +94,7 @@ class CatchingUp:
     def diverged(self, followed: Followed, reason: str) -> None:
         """Checksums show that this node's log is not the primary's: take over the primary's."""
         followed.parted = reason
+        followed.agreed_epoch = 0
         self.begin_repair(followed)
 
     def log_rest(self, followed: Followed) -> bool:
@@ -318,7 +319,7 @@ class CatchingUp:
             return
         self._log.info("repaired", db=database.name, pages=repair.count, txid=database.applied.txid)
         database.wait_for_readers(False)
-        followed.repaired()
+        followed.repaired(self.term)
         self._repaired(followed)
 
     def _keep(self, followed: Followed, message: m.RepairDone) -> bool:

@@ -23,7 +23,7 @@ from litemq.actors.wal_capture import REOPEN_S, WalCapture, close_in_mount
 from litemq.errors import FormatError, NotADatabaseError
 from litemq.fs.comparison import compare
 from litemq.fs.journal import is_active
-from litemq.fs.locks import SharedLock, WalLocks
+from litemq.fs.locks import SharedLock, WalWriteLock
 from litemq.fs.wal_tail import Overlay, WalTail
 
 LOCK_RETRY_S = 0.005
@@ -33,15 +33,18 @@ LONGEST_PAUSE_S = 1.0
 
 @dataclass(slots=True)
 class _Quiet:
-    """A database that nobody can write: SQLite's locks are held, by us."""
+    """A database that nobody can write: SQLite's locks are held, by us.
+
+    A checkpoint may copy pages meanwhile: the overlay of the WAL has them all.
+    """
 
     tracked: Tracked
     fd: int
-    locks: WalLocks | None
+    wal_lock: WalWriteLock | None
 
     def end(self) -> None:
-        if self.locks is not None:
-            self.locks.release()
+        if self.wal_lock is not None:
+            self.wal_lock.release()
         close_in_mount(self.fd)  # an OFD lock goes with its descriptor
         self.tracked.opening = False
 
@@ -156,17 +159,30 @@ class FileCapture:
         if os.path.getsize(self._path(tracked)) == 0:
             self._group.drop(tracked)
         elif self.log_difference(tracked, overlay=tail.overlay(), capture=tail.position()):
-            self._log.warning(
-                "the database had changed without its log; logged as one transaction",
-                db=tracked.name,
-                txid=tracked.log.head.txid,
-            )
+            self._warn_of_change(tracked)
+
+    def _warn_of_change(self, tracked: Tracked) -> None:
+        self._log.warning(
+            "the database had changed without its log; logged as one transaction",
+            db=tracked.name,
+            txid=tracked.log.head.txid,
+        )
 
     # --- in use
 
-    def request(self, tracked: Tracked, *, sequence: int = 0, numbers: list[int] | None) -> None:
-        """Compare these pages (None: all) as soon as nobody writes; `sequence` is the report's."""
-        tracked.compare_later(sequence, numbers)
+    def request(
+        self,
+        tracked: Tracked,
+        *,
+        sequence: int = 0,
+        numbers: list[int] | None,
+        unexpected: bool = False,
+    ) -> None:
+        """Compare these pages (None: all) as soon as nobody writes; `sequence` is the report's.
+
+        `unexpected`: warn if anything differs.
+        """
+        tracked.compare_later(sequence, numbers, unexpected=unexpected)
         self._try(tracked)
 
     def _try(self, tracked: Tracked) -> None:
@@ -226,10 +242,10 @@ class FileCapture:
         if not SharedLock(fd).take() or self._journal_active(tracked):
             return None
         tail = tracked.wal
-        locks = None if tail is None else tail.lock_writers()
-        if tail is not None and locks is None:
+        wal_lock = None if tail is None else tail.lock_writers()
+        if tail is not None and wal_lock is None:
             return None
-        return _Quiet(tracked, fd, locks)
+        return _Quiet(tracked, fd, wal_lock)
 
     def _compare_quiet(self, quiet: _Quiet) -> None:
         tracked = quiet.tracked
@@ -269,7 +285,11 @@ class FileCapture:
         if tail is not None:
             self._wals.take_published(tracked)
             overlay, capture = tail.overlay(), tail.position() or capture
-        self.log_difference(tracked, numbers=wanted.numbers, overlay=overlay, capture=capture)
+        differs = self.log_difference(
+            tracked, numbers=wanted.numbers, overlay=overlay, capture=capture
+        )
+        if differs and wanted.unexpected:
+            self._warn_of_change(tracked)
 
     def _done(self, tracked: Tracked) -> None:
         wanted, tracked.comparing = tracked.comparing, None

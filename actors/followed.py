@@ -30,8 +30,8 @@ class Followed:
         #: not to be applied before; and since when readers have kept it from being applied
         self.retry_s = 0.0
         self.busy_since_s: float | None = None
-        #: the primary's epoch when the last record was taken
-        self.taken_epoch = 0
+        #: the primary's epoch in which this log was last known to be a state that it had
+        self.agreed_epoch = 0
         self.needs_repair = not database.log.trusted or database.unknown
         self.state = "ok"
         #: what has shown that its history is not the primary's, until it is repaired
@@ -97,7 +97,7 @@ class Followed:
             at += length
             if txid > database.log.head.txid:
                 database.take(record, _epoch_at(epochs, txid, epoch))
-                self.taken_epoch = term
+                self.agreed_epoch = term
 
     def stash(self, message: m.LiveRecords, data: bytes) -> None:
         """Keep live records that came during a transfer, as long as there is room."""
@@ -110,6 +110,13 @@ class Followed:
         return stash
 
     # --- repairs
+
+    def abandon(self) -> None:
+        """What is under way came from elsewhere, or from an earlier epoch: it counts no more."""
+        self.needs_repair = self.needs_repair or self.repair is not None
+        self.drop_repair()
+        self.following.done()
+        self.unstash()
 
     def drop_repair(self) -> None:
         if self.repair is not None:
@@ -124,7 +131,9 @@ class Followed:
         self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
         self.repair_after_s = now_s + self._pause_s
 
-    def repaired(self) -> None:
+    def repaired(self, term: int = 0) -> None:
+        """It is what the primary of epoch `term` has."""
+        self.agreed_epoch = term
         self.drop_repair()
         self.following.done()
         self.state = "ok"

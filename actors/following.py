@@ -47,12 +47,19 @@ class Following:
     behind_s: float = 0.0
 
     def head_seen(
-        self, mine: Position, theirs: Position, now_s: float, *, same_term: bool = False
+        self,
+        mine: Position,
+        theirs: Position,
+        now_s: float,
+        *,
+        same_term: bool = False,
+        relayed: bool = False,
     ) -> Step:
         """The primary announced its head.
 
         `same_term`: ours came from the primary's present term, in which its head never goes back.
-        Then one behind ours was overtaken by a transfer, unless it stays.
+        Then one behind ours was overtaken by a transfer, unless it stays. `relayed`: a relay
+        announced its own, and may be slower than we are.
         """
         if self.phase is not Phase.LIVE:
             if now_s - self.heard_s <= SILENT_S:
@@ -61,7 +68,8 @@ class Following:
         if mine.txid < theirs.txid:
             return Step.FETCH
         if mine.txid > theirs.txid:
-            return self._behind(theirs.txid, now_s) if same_term else Step.REPAIR
+            patient = same_term or relayed
+            return self._behind(theirs.txid, now_s) if patient else Step.REPAIR
         if mine.checksum != theirs.checksum:
             return Step.REPAIR
         return Step.NOTHING

@@ -25,6 +25,7 @@ from litemq.actors.proc import parent_of
 from litemq.config import Config
 from litemq.fs.capture import Commit, DatabaseCapture
 from litemq.fs.files import DatabaseFile, ShmFile, WalFile
+from litemq.fs.late_close import LateClose
 from litemq.fs.operations import Operations
 from litemq.fs.page_cache import PageCache
 from litemq.fs.poll_loop import Event, PollLoop
@@ -98,6 +99,7 @@ class FuseCapture:
         self._closed = False
         self._tree = Tree(self._layout.files, self)
         self._page_cache = PageCache(self._loop)
+        self._late_close = LateClose()
         self._session = Session(
             self._loop,
             str(config.mount.path),
@@ -427,6 +429,9 @@ class FuseCapture:
 
     async def store_in_page_cache(self, inode: int, offset: int, data: bytes) -> None:
         await self._page_cache.store(inode, offset, data)
+
+    def remove(self, path: str) -> None:
+        self._late_close.unlink(path)
 
     def position_text(self, database: str) -> bytes | None:
         try:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from litemq import log
 from litemq.actors.file_capture import FileCapture
+from litemq.actors.file_check import FileCheck
 from litemq.actors.group_commit import STALLED_RETRY_S, GroupCommit
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout, application_file
@@ -81,6 +82,13 @@ class LogWriter:
             explained=lambda name, number: self._to_fuse.send(m.WritesExplained(number, name)),
             ask_report=lambda token, name: self._to_fuse.send(m.EchoCapture(token, name)),
             beat=self._beat,
+        )
+        self._check = FileCheck(
+            self._reactor,
+            self._layout,
+            compare=lambda tracked, numbers: self._files.request(
+                tracked, numbers=numbers, unexpected=True
+            ),
         )
         self._tracked: dict[str, Tracked] = {}
         self._token = ""
@@ -293,6 +301,7 @@ class LogWriter:
             self._ready = True
             self._alive()
             self._log.info("capturing", databases=len(self._tracked), epoch=self._epoch)
+            self._check.begin(self._tracked.values())
 
     def _recover(self, *, unclean: bool) -> None:
         """A mount is about to start: nobody has a file open, the files alone tell what is so."""

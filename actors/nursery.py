@@ -16,6 +16,7 @@ import ctypes
 import gc
 import importlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -34,6 +35,8 @@ from litemq.errors import LiteMQError
 #: One request or report at most (bytes).
 MAX_DATAGRAM = 128 * 1024
 _PR_SET_PDEATHSIG = 1
+#: where the system sets no limit
+_MOST_FILES = 1 << 20
 #: what a child runs; the call it is given returns when it may begin
 Factory = Callable[[Callable[[], None]], int]
 #: how requests begin: a child, a child that has to wait, an end of that wait
@@ -108,6 +111,7 @@ class Nursery:
             try:
                 ours.close()
                 setproctitle(title)
+                _allow_open_files()
                 status = _serve(theirs, preload)
             finally:
                 os._exit(status)
@@ -148,6 +152,17 @@ class Nursery:
         self._socket.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
+
+
+def _allow_open_files() -> None:
+    """As many as the system lets us: a database takes up to seven.
+
+    Only here: the programs of a node's user, who may count on a low limit, keep theirs.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _serve(requests: socket.socket, preload: Sequence[str]) -> int:

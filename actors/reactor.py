@@ -2,8 +2,9 @@
 time.
 
 Never runs two handlers at once and never swallows an exception: an actor whose handler fails dies,
-and its supervisor starts it anew. Always true: a receiver is read until it is empty before the loop
-sleeps, since ZeroMQ tells of new datagrams only once.
+and its supervisor starts it anew. Always true: a receiver whose descriptor fired is read until it
+is empty before the loop sleeps, since ZeroMQ tells of new datagrams only once; one that nobody has
+touched since still has its descriptor to tell.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from litemq.transport.messages import Message
 from litemq.transport.sockets import Receiver
 
 Handler = Callable[[Message, list[bytes]], None]
+#: messages are handled for so long (seconds), then it is the turn of timers and of `after_events`
+MESSAGES_S = 0.05
 
 
 class Reactor:
@@ -30,6 +33,9 @@ class Reactor:
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._receivers: list[tuple[Receiver, Handler]] = []
+        #: what may hold datagrams of which its descriptor tells no more
+        self._unread: set[Receiver] = set()
+        self._begin_s = time.monotonic()
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._stopping = False
@@ -50,10 +56,12 @@ class Reactor:
 
     def on_message(self, receiver: Receiver, handler: Handler) -> None:
         self._receivers.append((receiver, handler))
+        self._unread.add(receiver)
         self._poll.register(receiver.fd, select.POLLIN)
 
     def drop_receiver(self, receiver: Receiver) -> None:
         self._receivers = [pair for pair in self._receivers if pair[0] is not receiver]
+        self._unread.discard(receiver)
         self._poll.unregister(receiver.fd)
 
     def after_events(self, work: Callable[[], bool]) -> None:
@@ -61,14 +69,24 @@ class Reactor:
         self._idle.append(work)
 
     def later(self, delay_s: float, call: Callable[[], object]) -> None:
-        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), call))
+        self._at(time.monotonic() + delay_s, call)
+
+    def _at(self, when_s: float, call: Callable[[], object]) -> None:
+        heapq.heappush(self._timers, (when_s, next(self._order), call))
 
     def every(self, period_s: float, call: Callable[[], None]) -> None:
-        """Call now and then every `period_s`; a late call is not made up for."""
+        """Call now, and whenever another `period_s` since the beginning is over: what has the same
+        pace, or a multiple of it, comes together, and the process wakes once for all of it. A late
+        call is not made up for.
+        """
+        done = 0
 
         def again() -> None:
+            nonlocal done
             call()
-            self.later(period_s, again)
+            past = int((time.monotonic() - self._begin_s) / period_s)
+            done = max(done, past) + 1
+            self._at(self._begin_s + done * period_s, again)
 
         again()
 
@@ -100,17 +118,25 @@ class Reactor:
         busy = False
         for work in self._idle:
             busy = work() or busy
-        for receiver, _ in self._receivers:
-            busy = busy or receiver.more
-        for fd, _ in self._poll.poll(self._timeout_ms(busy)):
+        fired = set()
+        for fd, _ in self._poll.poll(self._timeout_ms(busy or bool(self._unread))):
             call = self._readers.get(fd)
             if call is not None:
                 call()
+            fired.add(fd)
+        end_s = time.monotonic() + MESSAGES_S
         for receiver, handler in list(self._receivers):
+            if receiver.fd not in fired and receiver not in self._unread:
+                continue
+            self._unread.add(receiver)
             for message, payload in receiver.drain():
                 handler(message, payload)
                 if self._stopping:
                     return
+                if time.monotonic() > end_s:
+                    break  # the rest is there in the next turn
+            if not receiver.more:
+                self._unread.discard(receiver)
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now and not self._stopping:
             heapq.heappop(self._timers)[2]()

@@ -21,7 +21,9 @@ from litemq.actors.followed import Followed
 from litemq.actors.following import Phase, Step
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout, application_file
+from litemq.actors.parents import Parents, loop
 from litemq.actors.reactor import Reactor
+from litemq.actors.relaying import Relaying
 from litemq.actors.replica_database import ReplicaDatabase
 from litemq.config import Config, pub_address, request_address
 from litemq.errors import LiteMQError, StorageError
@@ -30,11 +32,14 @@ from litemq.fs.names import is_database_name
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
+from litemq.transport.wire_values import MAX_LEVELS
 
 NAME = "replica_applier"
 HEARTBEAT_S = 0.25
+#: a sign of life that says nothing new is given this often, more often if the supervisor is strict
+QUIET_S = 1.0
 PRESENCE_S = 0.5
-#: acknowledgements of applied transactions are gathered for this long
+#: transactions are acknowledged at once, but no more often than this
 ACK_S = 0.005
 #: and so long at once, when the primary waits for it
 HURRY_S = 1.0
@@ -56,7 +61,7 @@ class ReplicaApplier:
         self._layout = Layout(config.node.data_dir)
         self._log = log.get()
         self._node = config.node.name
-        endpoints = Endpoints(config.run_dir)
+        self._endpoints = endpoints = Endpoints(config.run_dir)
         self._reactor = Reactor()
         self._local = Receiver.bind(endpoints.capture)
         self._answers = Receiver.bind(config.stream.answer_address, on_garbage=self._garbage)
@@ -66,6 +71,9 @@ class ReplicaApplier:
         self._to_election = Sender(endpoints.election, hwm=100) if config.is_elected else None
         self._helper = HelperThread()
         self._epoch = self._layout.read_epoch()
+        self._relaying = Relaying(
+            Sender(endpoints.records) if config.stream.relay else None, epoch=self._epoch
+        )
         self._followed: dict[str, Followed] = {}
         self._unopened: set[str] = set()
         self._catching_up = CatchingUp(
@@ -78,19 +86,32 @@ class ReplicaApplier:
             beat=self._beat,
         )
         self._applying = Applying(
-            self._reactor, self._followed, self._catching_up, applied=self._applied
+            self._reactor,
+            self._followed,
+            self._catching_up,
+            applied=self._applied,
+            appended=self._relaying.appended,
+            beat=self._beat,
         )
         self._catching_up.admitted = not config.mount.fuse
         self._catching_up.term = self._epoch
         self._beat_s = 0.0
+        self._quiet_s = min(QUIET_S, config.supervisor.hung_after_s / 4)
+        self._told: m.ActorAlive | None = None
+        self._told_s = 0.0
+        self._parents = Parents(config.stream.upstream, heartbeat_s=config.stream.heartbeat_s)
+        #: whom the stream comes from, and who is the primary
         self._address = ""
         self._primary = ""
+        #: what was said of those that can't be followed, until one can
+        self._complained: set[tuple[str, str]] = set()
         self._heard_s = time.monotonic()
         self._connected = False
         self._targets: dict[str, int] | None = None
         self._ready = False
         self._unacked: set[str] = set()
         self._ack_scheduled = False
+        self._acked_s = 0.0
         self._hurried_until_s = 0.0
         self._old_epoch_warned = 0
         #: the node goes on, and a log writer with the log
@@ -162,20 +183,22 @@ class ReplicaApplier:
             self._reactor.later(0.05, self._admit)
 
     def _alive(self) -> None:
-        self._to_supervisor.send(
-            m.ActorAlive(
-                NAME,
-                os.getpid(),
-                ready=self._ready,
-                epoch=self._epoch,
-                primary=self._primary,
-                databases=[
-                    self._status(each)
-                    for each in self._followed.values()
-                    if each.database.log.n_pages
-                ],
-            )
+        """Say what is new, and now and then that nothing is."""
+        self._relaying.tell()
+        alive = m.ActorAlive(
+            NAME,
+            os.getpid(),
+            ready=self._ready,
+            epoch=self._epoch,
+            primary=self._primary,
+            databases=[
+                self._status(each) for each in self._followed.values() if each.database.log.n_pages
+            ],
         )
+        now = time.monotonic()
+        if alive != self._told or now - self._told_s >= self._quiet_s:
+            self._told, self._told_s = alive, now
+            self._to_supervisor.send(alive)
 
     def _beat(self) -> None:
         """A sign of life from within long work."""
@@ -207,6 +230,8 @@ class ReplicaApplier:
                 self._admit()
                 if self._primary:
                     self._show_primary()
+            case m.PublisherStarted():
+                self._relaying.tell()
             case m.Barrier():
                 self._barrier(message)
             case m.Follow(node=node, address=address, epoch=epoch):
@@ -228,17 +253,54 @@ class ReplicaApplier:
                 followed.database.save()  # who asks may look at page 1
         heads = [each.database.wire_applied for each in asked if each.database.applied.txid]
         primary = [each.primary_head for each in asked if each.primary_head is not None]
+        answer = m.BarrierReached(message.request, heads, primary)
+        if message.reply_to == self._endpoints.records:
+            self._relaying.barrier(answer)
+            return
         reply = Sender(message.reply_to)
-        reply.send(m.BarrierReached(message.request, heads, primary))
+        reply.send(answer)
         reply.close()
 
-    # --- which primary
+    # --- whom to follow
 
     def _follow_primary(self, node: str, address: str) -> None:
-        """Hear the primary at `address` from now on; nobody while it is empty."""
-        if address == self._address:
+        """The primary is at `address`: hear it, or those of `upstream`; nobody if it is empty and
+        there are none.
+        """
+        moved = address != self._parents.primary
+        self._parents.primary = address
+        if self._parents.address == self._address:
+            if moved and self._config.is_elected:
+                self._primary = node
+                self._show_primary()
             return
-        self._address, self._primary, self._connected = address, node, False
+        self._primary = node
+        self._turn()
+        if self._config.is_elected:
+            self._show_primary()
+
+    def _leave(self, reason: str) -> None:
+        """Give up the present parent for the next one, if there is one.
+
+        Not now: its stream may be what is being read.
+        """
+        left = self._address
+
+        def leave() -> None:
+            if self._address == left and self._parents.turn_to_next():
+                self._log.info(
+                    "following another", left=left, reason=reason, address=self._parents.address
+                )
+                self._turn()
+
+        self._reactor.later(0, leave)
+
+    def _turn(self) -> None:
+        """Hear whom it is to be from now on."""
+        address = self._address = self._parents.address
+        self._connected = False
+        self._parents.begin(time.monotonic())
+        self._relaying.lost()
         if self._stream is not None:
             self._reactor.drop_receiver(self._stream)
             self._stream.close()
@@ -248,10 +310,10 @@ class ReplicaApplier:
             requests.close(linger_ms=0)  # it may never take what is left, and our end would wait
             self._catching_up.requests = None
         for followed in self._followed.values():
+            if self._config.stream.upstream:
+                followed.abandon()
             followed.drop_repair()
             followed.following.done()
-        if self._config.is_elected:
-            self._show_primary()
         if address:
             self._succeeded = False  # the change of role was given up
             self._catching_up.requests = Sender(request_address(address), hwm=10_000)
@@ -286,6 +348,14 @@ class ReplicaApplier:
 
     def _accept_epoch(self, epoch: int, node: str) -> bool:
         if epoch < self._epoch:
+            if self._address != self._parents.primary:
+                # a relay: it will hear of the present term, or is left as silent
+                if self._is_news("an older epoch"):
+                    self._log.info(
+                        "the relay is in an older epoch", address=self._address, relay=node,
+                        its_epoch=epoch, epoch=self._epoch,
+                    )  # fmt: skip
+                return False
             if epoch != self._old_epoch_warned:
                 self._old_epoch_warned = epoch
                 self._log.warning(
@@ -297,12 +367,16 @@ class ReplicaApplier:
         if epoch > self._epoch:
             self._layout.write_epoch(epoch)
             self._epoch = self._catching_up.term = epoch
+            for followed in self._followed.values():
+                if followed.following.phase is not Phase.LIVE:
+                    followed.abandon()
+            self._relaying.begin_epoch(epoch)
         return True
 
     def _from_stream(self, message: m.Message, payload: list[bytes]) -> None:
         match message:
             case m.StreamHeartbeat():
-                if self._accept_epoch(message.epoch, message.node):
+                if self._may_follow(message) and self._accept_epoch(message.epoch, message.node):
                     self._heartbeat(message)
             case m.LiveRecords():
                 if self._accept_epoch(message.epoch, message.node):
@@ -310,45 +384,96 @@ class ReplicaApplier:
             case _:
                 self._garbage(f"{type(message).__name__} on the stream", 1)
 
+    def _may_follow(self, message: m.StreamHeartbeat) -> bool:
+        """Whether its sender is above this node, and not below it."""
+        reason = loop(self._node, message.node, message.above, most=MAX_LEVELS)
+        if not reason:
+            return True
+        if self._is_news(reason):
+            self._log.warning(
+                "a relay can't be followed; look at [stream] upstream of both",
+                address=self._address, relay=message.node, above=message.above, reason=reason,
+            )  # fmt: skip
+        self._leave(reason)
+        return False
+
+    def _is_news(self, complaint: str) -> bool:
+        known = (self._address, complaint) in self._complained
+        self._complained.add((self._address, complaint))
+        return not known
+
     def _heartbeat(self, message: m.StreamHeartbeat) -> None:
         now = time.monotonic()
-        self._heard_s = now
+        self._parents.heard(now, orphan=message.orphan)
         if message.drain:
             self._hurried_until_s = now + HURRY_S
             self._send_presence()
-        if not self._connected:
-            self._connected = True
-            self._log.info("following", primary=message.node, epoch=message.epoch)
-            self._tell_election(ended=False)
-        if self._primary != message.node:
-            self._primary = self._catching_up.primary = message.node
+        primary = message.above[0] if message.above else message.node
+        if not message.orphan:
+            self._heard_s = now
+            if not self._connected:
+                self._connected = True
+                self._complained.clear()
+                self._log.info(
+                    "following", primary=primary, epoch=message.epoch, node_above=message.node
+                )
+                self._tell_election(ended=False)
+        self._catching_up.primary = primary
+        if self._primary != primary:
+            self._primary = primary
             self._show_primary()
-        if self._targets is None:
+        if self._targets is None and not message.orphan and not message.settling:
             self._targets = {head.database: head.position.txid for head in message.heads}
+        settling = message.settling
         for head in message.heads:
             followed = self._follow(head.database)
             if followed is None:
+                settling = True
                 continue
-            followed.primary_head = head
-            followed.note_lag(now)
-            if followed.database.unlogged and not self._catching_up.log_rest(followed):
-                continue
-            if followed.needs_repair and followed.following.phase is Phase.LIVE:
-                if now >= followed.repair_after_s:
-                    self._catching_up.begin_repair(followed)
-                continue
-            step = followed.following.head_seen(
-                followed.database.log.head,
-                head.position.value,
-                now,
-                same_term=followed.taken_epoch == message.epoch,
-            )
-            self._take_step(followed, step)
+            self._compare(followed, head, message, now)
+            settling = settling or followed.agreed_epoch != message.epoch
+        self._relaying.heard(message, settling=settling)
         self._check_files()
         if message.final:
             self._connected = False
-            self._log.info("the primary is leaving", primary=message.node)
-            self._tell_election(ended=True)
+            self._relaying.lost()
+            if message.above:
+                self._log.info("the relay is leaving", relay=message.node)
+            else:
+                self._log.info("the primary is leaving", primary=message.node)
+                self._tell_election(ended=True)
+            self._leave("it is leaving")
+
+    def _compare(
+        self, followed: Followed, head: m.Head, message: m.StreamHeartbeat, now: float
+    ) -> None:
+        """Do what follows from the head that was announced."""
+        followed.primary_head = head
+        followed.note_lag(now)
+        if followed.database.unlogged and not self._catching_up.log_rest(followed):
+            return
+        if followed.needs_repair and followed.following.phase is Phase.LIVE:
+            if now >= followed.repair_after_s:
+                self._catching_up.begin_repair(followed)
+            return
+        mine, theirs, relayed = followed.database.log.head, head.position.value, bool(message.above)
+        same_term = followed.agreed_epoch == message.epoch
+        if relayed and mine.epoch == message.epoch:
+            same_term = True  # written in this very term, before this node was restarted
+        step = followed.following.head_seen(mine, theirs, now, same_term=same_term, relayed=relayed)
+        behind = relayed and same_term and mine.txid > theirs.txid
+        behind = behind and followed.following.phase is Phase.LIVE
+        if step is Step.REPAIR and behind and followed.database.has_had(theirs):
+            return  # a relay that does not get on sets nobody back; one of another history does
+        self._take_step(followed, step)
+        if (
+            step is Step.NOTHING
+            and followed.following.phase is Phase.LIVE
+            and followed.database.log.trusted
+            and (mine.txid, mine.checksum) == (theirs.txid, theirs.checksum)
+        ):
+            followed.agreed_epoch = message.epoch
+            self._relaying.appended(followed)
 
     def _tell_election(self, *, ended: bool) -> None:
         if self._to_election is not None:
@@ -368,7 +493,8 @@ class ReplicaApplier:
 
     def _show_primary(self) -> None:
         if self._to_fuse is not None:
-            self._to_fuse.send(m.ShowPrimary(f"{self._primary or '?'} {self._address}".rstrip()))
+            address = self._parents.primary
+            self._to_fuse.send(m.ShowPrimary(f"{self._primary or '?'} {address}".rstrip()))
 
     def _live_records(self, message: m.LiveRecords, payload: list[bytes]) -> None:
         followed = self._follow(message.head.database)
@@ -399,12 +525,16 @@ class ReplicaApplier:
                 self._live_records(message, [data])
 
     def _applied(self, followed: Followed) -> None:
+        self._relaying.appended(followed)
         self._unacked.add(followed.database.name)
         followed.note_lag(time.monotonic())
         if not self._ack_scheduled:
             self._ack_scheduled = True
-            hurried = time.monotonic() < self._hurried_until_s
-            self._reactor.later(0 if hurried else ACK_S, self._acknowledge)
+            now = time.monotonic()
+            hurried = now < self._hurried_until_s
+            self._reactor.later(
+                0 if hurried else max(0.0, self._acked_s + ACK_S - now), self._acknowledge
+            )
         self._look_ready()
 
     def _look_ready(self) -> None:
@@ -415,6 +545,7 @@ class ReplicaApplier:
             for name, txid in self._targets.items()
         ):
             self._ready = True
+            self._relaying.ready()
             self._alive()
             self._log.info("caught up", databases=len(self._targets))
 
@@ -422,14 +553,26 @@ class ReplicaApplier:
 
     def _acknowledge(self) -> None:
         self._ack_scheduled = False
+        self._acked_s = time.monotonic()
         names, self._unacked = self._unacked, set()
         self._send_presence(names)
 
     def _present(self) -> None:
-        if self._connected and time.monotonic() - self._heard_s > PRIMARY_SILENT_S:
+        now = time.monotonic()
+        why_leave = self._parents.why_leave(now)
+        if self._connected and now - self._heard_s > PRIMARY_SILENT_S:
             self._connected = False
-            self._log.warning("the primary is silent", primary=self._primary)
+            if not why_leave:
+                self._log.warning("the primary is silent", primary=self._primary)
+            self._relaying.lost()
             self._tell_election(ended=True)
+        if why_leave:
+            if self._is_news(why_leave):
+                self._log.warning(
+                    "the node above can't be followed; trying another",
+                    address=self._address, reason=why_leave,
+                )  # fmt: skip
+            self._leave(why_leave)
         self._send_presence()
         self._look_ready()
 
@@ -463,7 +606,7 @@ class ReplicaApplier:
                     and database.caught_up
                     and (database.touched or not database.checked)
                 ):
-                    self._compare(followed)
+                    self._compare_file(followed)
                 database.save()
             except BusyError:
                 continue
@@ -475,7 +618,7 @@ class ReplicaApplier:
             else:
                 followed.look_failed = False
 
-    def _compare(self, followed: Followed) -> None:
+    def _compare_file(self, followed: Followed) -> None:
         database = followed.database
         database.seen()
         differing = database.differing_pages(self._beat)
@@ -499,7 +642,7 @@ class ReplicaApplier:
         keep = self._config.retention
         for followed in self._followed.values():
             # before the primary's records have followed ours, ours may be what it does not have
-            if followed.database.caught_up and followed.taken_epoch == self._epoch:
+            if followed.database.caught_up and followed.agreed_epoch == self._epoch:
                 try:
                     followed.database.save()
                     followed.database.log.enforce_retention(

@@ -20,7 +20,7 @@ from litemq.actors.batches import Batch, merge
 from litemq.actors.damaged_log import open_log
 from litemq.actors.divergence import Divergence, keep, last_common, utc_now
 from litemq.actors.layout import Layout, PositionFile
-from litemq.errors import NotADatabaseError, StorageError
+from litemq.errors import LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.dbpage import BusyError, PageWriter
 from litemq.fs.locks import wal_writer_active
 from litemq.fs.pages import bookkeeping, parse_header
@@ -112,6 +112,25 @@ class ReplicaDatabase:
             self.timestamp_ms,
         )
 
+    @property
+    def wire_head(self) -> Head:
+        """Where the log is; the file may not show it yet."""
+        return Head(
+            self.name,
+            WirePosition.of(self.log.head),
+            self.log.page_size,
+            self.log.n_pages,
+            self.timestamp_ms,
+        )
+
+    def has_had(self, position: Position) -> bool:
+        """Whether this log went through that state; true also where it no longer reaches back."""
+        try:
+            records = self._reader.read(position.txid + 1, 1, 1)
+        except LiteMQError:
+            return True
+        return not records or ltx.peek(records[0]).pre_checksum == position.checksum
+
     def show(self) -> None:
         """Bring `NAME-pos` up to date."""
         if self.applied.txid and self.log.n_pages:
@@ -132,19 +151,25 @@ class ReplicaDatabase:
             self._pending_bytes += sum(len(data) for _, data in transaction.pages)
         # else: it is read from the log again when its turn comes
 
-    def flush(self) -> None:
-        """Append what was taken in. Raises StorageError; it stays staged then."""
-        if self.log.flush():
-            self.unsynced = True
+    def flush(self) -> bool:
+        """Append what was taken in; true if there was anything.
+
+        Raises StorageError; it stays staged then.
+        """
+        if not self.log.flush():
+            return False
+        self.unsynced = True
+        return True
 
     # --- applying
 
-    def apply(self) -> bool:
+    def apply(self, beat: Callable[[], None]) -> bool:
         """Hand the next batch to SQLite; true if there is more.
 
-        Raises BusyError, StorageError, NotADatabaseError.
+        `beat` is called now and then while much is read. Raises BusyError, StorageError,
+        NotADatabaseError.
         """
-        batch = self._next_batch()
+        batch = self._next_batch(beat)
         if batch is None:
             return False
         if batch.dropped:
@@ -165,24 +190,27 @@ class ReplicaDatabase:
         self.show()
         return not self.caught_up
 
-    def _next_batch(self) -> Batch | None:
+    def _next_batch(self, beat: Callable[[], None]) -> Batch | None:
         flushed = self.log.range[1] or self.log.state.base.txid
         wanted = self.applied.txid + 1
         if wanted > flushed:
             return None
         if wanted <= self._doubtful:
             # What the file holds of this is not known: it must not show any state in between.
-            return merge(self._logged(wanted, self._doubtful), limit=None)
+            return merge(self._logged(wanted, self._doubtful, beat), limit=None)
         entries = [
             entry for entry in self._pending if wanted <= entry[1].header.max_txid <= flushed
         ]
         if not entries or entries[0][1].header.max_txid != wanted:
-            return merge(self._logged(wanted, flushed), limit=BATCH_BYTES)
+            return merge(self._logged(wanted, flushed, beat), limit=BATCH_BYTES)
         return merge(entries, limit=BATCH_BYTES)
 
-    def _logged(self, first: int, last: int) -> Iterator[tuple[int, Transaction]]:
+    def _logged(
+        self, first: int, last: int, beat: Callable[[], None]
+    ) -> Iterator[tuple[int, Transaction]]:
         """Transactions from the log, with their epochs. Raises TooOldError, FormatError."""
         while first <= last:
+            beat()
             for record in self._reader.read(first, READ_BYTES):
                 if first <= last:
                     yield self.log.epochs.at(first), ltx.decode(record)

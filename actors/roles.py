@@ -24,6 +24,8 @@ def modules_of(config: Config) -> list[str]:
         names.append("fuse_capture")
     if config.is_elected:
         names.append("election_watcher")
+    if config.stream.relay:
+        names.append("relay_publisher")
     return [f"litemq.actors.{name}" for name in names]
 
 
@@ -43,6 +45,12 @@ def _stream_publisher(config: Config, *, epoch: int) -> Callable[[], int]:
     from litemq.actors import stream_publisher
 
     return stream_publisher.make(config, epoch=epoch)
+
+
+def _relay_publisher(config: Config) -> Callable[[], int]:
+    from litemq.actors import relay_publisher
+
+    return relay_publisher.make(config)
 
 
 def _replica_applier(config: Config) -> Callable[[], int]:
@@ -67,6 +75,8 @@ def actors_of(config: Config, *, primary: bool, epoch: int) -> dict[str, Factory
         work["stream_publisher"] = partial(_stream_publisher, config, epoch=epoch)
     else:
         work["replica_applier"] = partial(_replica_applier, config)
+        if config.stream.relay:
+            work["stream_publisher"] = partial(_relay_publisher, config)
     if config.is_elected:
         work["election_watcher"] = partial(_election_watcher, config)
     return {name: partial(run_child, config, name, each) for name, each in work.items()}

@@ -34,6 +34,9 @@ DRAIN_LOOK_S = 0.05
 class StreamPublisher:
     """Heads in, records and pages out."""
 
+    #: whether the logs are those of a replica
+    RELAYS = False
+
     def __init__(self, config: Config, *, epoch: int) -> None:
         self._config = config
         self._epoch = epoch
@@ -58,6 +61,7 @@ class StreamPublisher:
             self._heads,
             open_path=lambda name: str(application_file(config, name)),
             ask_barrier=self._ask_barrier,
+            relays=self.RELAYS,
         )
         self._barrier_count = 0
         self._barriers: dict[int, Transfer] = {}
@@ -95,17 +99,17 @@ class StreamPublisher:
 
     def _heartbeat(self, *, final: bool = False, drain: bool = False) -> None:
         if self._have_heads:
-            self._stream.publish(
-                None,
-                m.StreamHeartbeat(
-                    self._config.node.name,
-                    self._epoch,
-                    time.time_ns() // 1_000_000,
-                    list(self._heads.values()),
-                    final,
-                    drain,
-                ),
-            )
+            self._stream.publish(None, self._announcement(final=final, drain=drain))
+
+    def _announcement(self, *, final: bool, drain: bool) -> m.StreamHeartbeat:
+        return m.StreamHeartbeat(
+            self._config.node.name,
+            self._epoch,
+            time.time_ns() // 1_000_000,
+            list(self._heads.values()),
+            final,
+            drain,
+        )
 
     # --- from this node
 
@@ -128,7 +132,7 @@ class StreamPublisher:
                 self._heads.update({head.database: head for head in heads})
                 transfer = self._barriers.pop(number, None)
                 if transfer is not None:
-                    transfer.barrier_reached()
+                    transfer.barrier_reached(heads)
             case m.DrainReplicas(deadline_ms=deadline_ms):
                 self._drain = (message, time.monotonic() + deadline_ms / 1000)
                 self._heartbeat(drain=True)

@@ -37,6 +37,8 @@ from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
 
 WATCH_S = 0.25
+#: where there are only actors to watch over
+CALM_WATCH_S = 1.0
 LOCK_TRIES = 5
 LOCK_PAUSE_S = 0.02
 #: a step of the shutdown that takes longer is given up
@@ -69,6 +71,9 @@ class Supervisor:
             stopped=self._look_ready, ended=self._command_ended, failed=self._fail,
         )  # fmt: skip
         self._hook: RoleHook | None = None
+        calm_s = min(CALM_WATCH_S, config.supervisor.hung_after_s / 4)
+        alone = not command and config.on_change is None
+        self._watch_s = max(WATCH_S, calm_s) if alone else WATCH_S
         #: the role is that of an earlier life, until the election has changed it
         self._provisional = False
         self._ready = False
@@ -170,7 +175,7 @@ class Supervisor:
         reactor = self._reactor
         reactor.on_message(control, self._handle)
         reactor.on_readable(self._nursery.fileno(), self._children)
-        reactor.every(WATCH_S, self._watch)
+        reactor.every(self._watch_s, self._watch)
         try:
             reactor.run(
                 {

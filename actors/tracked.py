@@ -26,6 +26,8 @@ class Comparison:
     numbers: list[int] | None
     #: pause before it is tried again; grows while the file stays half written (seconds)
     pause_s: float = 0.0
+    #: nobody has reported a change: what differs now has changed while the node was down
+    unexpected: bool = False
 
 
 @dataclass(slots=True)
@@ -147,10 +149,12 @@ class Tracked:
             0 if header is None else header.timestamp_ms,
         )
 
-    def compare_later(self, sequence: int, numbers: list[int] | None) -> None:
+    def compare_later(
+        self, sequence: int, numbers: list[int] | None, *, unexpected: bool = False
+    ) -> None:
         """Add to what is to be compared; the newest report number stands for all before it."""
         if self.comparing is None:
-            self.comparing = Comparison(sequence, numbers)
+            self.comparing = Comparison(sequence, numbers, unexpected=unexpected)
             return
         known = self.comparing.numbers
         merged = None if known is None or numbers is None else sorted({*known, *numbers})

@@ -18,6 +18,7 @@ from litemq.actors.layout import Layout
 from litemq.actors.replicas import Replica
 from litemq.errors import CorruptRecordError, LiteMQError
 from litemq.fs.dbpage import BusyError, PageReader
+from litemq.fs.pages import BOOKKEEPING_BYTES, with_bookkeeping
 from litemq.transport import messages as m
 from litemq.transport.frames import MAX_FRAME_BYTES
 from litemq.txlog import ltx
@@ -48,14 +49,27 @@ class Source:
         *,
         open_path: Callable[[str], str],
         ask_barrier: Callable[[Transfer], None],
+        relays: bool = False,
     ) -> None:
+        """`relays`: the logs come first here, and files may show less than they hold."""
         self._layout = layout
         self.heads = heads
         self._open_path = open_path
         self.ask_barrier = ask_barrier
+        self.relays = relays
 
-    def records(self, database: str) -> SegmentReader:
-        return SegmentReader(self._layout.database(database) / "log")
+    def records(self, database: str, first: int, max_bytes: int, most: int) -> list[bytes]:
+        """Records from TXID `first` on, which the head says are there; one at least.
+
+        Raises TooOldError, CorruptRecordError, LiteMQError.
+        """
+        log = SegmentReader(self._layout.database(database) / "log")
+        records = log.read(first, max_bytes, most)
+        if not records and self.relays:
+            raise TooOldError(f"a repair had the log of {database} start behind TXID {first}")
+        if not records:
+            raise LiteMQError(f"TXID {first} is missing from the log of {database}")
+        return records
 
     def checksums(self, database: str, pages: int) -> bytes:
         return read_page_checksums(self._layout.database(database) / "pages.sum", pages)
@@ -63,6 +77,15 @@ class Source:
     def epochs(self, database: str) -> list[tuple[int, int]]:
         state = load_state(self._layout.database(database))
         return [] if state is None else state.epochs.to_list()
+
+    def as_logged(self, database: str, page1: bytes) -> bytes:
+        """Page 1 as it stands in the log: what SQLite keeps there is a replica's own.
+
+        As of the last barrier or later; what has changed since is in the records.
+        """
+        state = load_state(self._layout.database(database)) if self.relays else None
+        tail = bytes.fromhex(state.page1_tail) if state is not None else b""
+        return with_bookkeeping(page1, tail) if len(tail) == BOOKKEEPING_BYTES else page1
 
     def pages(self, database: str) -> PageReader:
         """The committed pages. Raises BusyError, also while the mount is away."""
@@ -103,8 +126,8 @@ class Transfer:
         """Send the next piece if there is credit for it; true if another may follow at once."""
         raise NotImplementedError
 
-    def barrier_reached(self) -> None:
-        """The barrier this transfer asked for has been passed."""
+    def barrier_reached(self, shown: list[m.Head]) -> None:
+        """The barrier this transfer asked for has been passed; `shown` is what readers saw then."""
 
     def refuse(self, reason: str) -> None:
         self.finished = True
@@ -158,6 +181,9 @@ class RecordTransfer(Transfer):
         if head is None:
             self.refuse("no such database")
             return False
+        if self._source.relays and self._checksum and self._after.txid > head.position.txid:
+            self.refuse("this relay has less of it")
+            return False
         reason = self._why_repair(head)
         if reason is not None:
             return self._need_repair(reason)
@@ -165,14 +191,12 @@ class RecordTransfer(Transfer):
             self.finished = self._send_records([], self._next, last=True)
             return False
         try:
-            records = self._source.records(self.database).read(self._next, CHUNK_BYTES, MAX_RECORDS)
+            records = self._source.records(self.database, self._next, CHUNK_BYTES, MAX_RECORDS)
         except TooOldError:
             return self._need_repair("the log no longer reaches back that far")
         except CorruptRecordError as error:
             log.get().warning("the log is damaged", db=self.database, reason=str(error))
             return self._need_repair("the log is damaged")
-        if not records:
-            raise LiteMQError(f"TXID {self._next} is missing from the log of {self.database}")
         if any(len(record) > MAX_RECORD_BYTES for record in records):
             return self._need_repair("a transaction is larger than a message can be")
         if self._checksum is not None and ltx.peek(records[0]).pre_checksum != self._checksum:
@@ -223,6 +247,8 @@ class RepairTransfer(Transfer):
         self._begin: m.Head | None = None
         self._end: m.Head | None = None
         self._next = 0
+        #: on a relay: what its file shows at least
+        self._shown: int | None = None
         self._waiting = False
         self._complete = False
         self._reader: PageReader | None = None
@@ -238,24 +264,34 @@ class RepairTransfer(Transfer):
     def advance(self) -> bool:
         if self.finished or not self._complete or self._waiting or self._credit <= 0:
             return False
+        if self._source.relays and self._shown is None:
+            self._wait()
+            return False
         if self._begin is None and not self._start():
             return False
         assert self._wanted is not None
         if self._sent < len(self._wanted):
             return self._send_pages()
         if self._end is None:
-            self._waiting = True
-            self._source.ask_barrier(self)
+            self._wait()
             return False
         return self._send_redo()
+
+    def _wait(self) -> None:
+        self._waiting = True
+        self._source.ask_barrier(self)
 
     def _start(self) -> bool:
         head = self._source.heads.get(self.database)
         if head is None:
             self.refuse("no such database")
             return False
+        first = head.position.txid if self._shown is None else self._shown
+        if head.pages and not first:
+            self.refuse("the relay has not applied it yet")
+            return False
         self._begin = head
-        self._next = head.position.txid + 1
+        self._next = min(first, head.position.txid) + 1
         self._wanted = self._differing(head)
         self._theirs = bytearray()
         return True
@@ -287,6 +323,8 @@ class RepairTransfer(Transfer):
         except BusyError:
             self.busy = True
             return False
+        if 1 in pages:
+            pages[1] = self._source.as_logged(self.database, pages[1])
         # a page that is gone was cut off meanwhile, and the redo knows
         found = [number for number in numbers if number in pages]
         data = lz4.block.compress(b"".join(pages[number] for number in found), store_size=False)
@@ -298,8 +336,12 @@ class RepairTransfer(Transfer):
             self._sent += len(numbers)
         return not self.busy and self._credit > 0
 
-    def barrier_reached(self) -> None:
+    def barrier_reached(self, shown: list[m.Head]) -> None:
         self._waiting = False
+        if self._begin is None:
+            txids = [head.position.txid for head in shown if head.database == self.database]
+            self._shown = txids[0] if txids else 0
+            return
         self._end = self._source.heads.get(self.database)
         if self._reader is not None:
             self._reader.close()
@@ -310,14 +352,12 @@ class RepairTransfer(Transfer):
         last = self._end.position.txid
         if self._next <= last:
             try:
-                records = self._source.records(self.database).read(
-                    self._next, CHUNK_BYTES, min(MAX_RECORDS, last - self._next + 1)
+                records = self._source.records(
+                    self.database, self._next, CHUNK_BYTES, min(MAX_RECORDS, last - self._next + 1)
                 )
             except TooOldError:
                 self.refuse("the log was shortened meanwhile")
                 return False
-            if not records:
-                raise LiteMQError(f"TXID {self._next} is missing from the log of {self.database}")
             if any(len(record) > MAX_RECORD_BYTES for record in records):
                 self.refuse("a transaction made meanwhile is larger than a message can be")
                 return False

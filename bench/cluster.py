@@ -28,6 +28,8 @@ from litemq.transport.sockets import close_all
 from litemq.txlog.position import Position
 
 ELECT_S = 30.0
+#: nodes that are started at once
+GROUP = 10
 
 #: the sections of the configuration that say who is the primary, for nodes in that directory
 Election = Callable[[Path], Sections]
@@ -57,8 +59,11 @@ class LocalCluster:
         below: Path | None = None,
         election: Election | None = None,
         hosts: Sequence[Host] = (),
+        plain: Sequence[str] = (),
     ) -> None:
-        """`hosts`: where each of the nodes runs, if that is not simply here."""
+        """`hosts`: where each of the nodes runs, if that is not simply here. `plain`: the names of
+        replicas without FUSE, which come after the others.
+        """
         self.directory = Path(tempfile.mkdtemp(prefix="litemq-", dir=below))
         #: not removed by `close`
         self.keep_files = False
@@ -74,6 +79,9 @@ class LocalCluster:
             )
             for number, name in enumerate(names)
         ]  # fmt: skip
+        for name in plain:
+            address = f"tcp://127.0.0.1:{free_port(taken)}"
+            self.nodes.append(LocalNode(self.directory, name, address, sections, fuse=False))
         self._work: list[subprocess.Popen[bytes]] = []
 
     # --- who is what
@@ -113,10 +121,12 @@ class LocalCluster:
 
     def __enter__(self) -> Self:
         try:
-            for node in self.nodes:
-                node.start()
-            for node in self.nodes:
-                node.wait_ready()
+            for group in self._groups():
+                for node in group:
+                    node.start()
+                for node in group:
+                    node.wait_ready()
+                    node.let_go()
             self.wait_primary()
         except BaseException:
             self.close()
@@ -125,6 +135,11 @@ class LocalCluster:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+    def _groups(self) -> Iterator[list[LocalNode]]:
+        """Nodes that start, or stop, at the same time: more would only wait for a CPU."""
+        for first in range(0, len(self.nodes), GROUP):
+            yield self.nodes[first : first + GROUP]
 
     def work(self, module: str = "workload", /, **asked: Any) -> subprocess.Popen[bytes]:
         """Start an application (`bench/workload.py` or another) in a process of its own."""
@@ -217,6 +232,14 @@ class LocalCluster:
         if self._elects:
             roles = {node.name: status.role for node in nodes if (status := node.status())}
             nodes = sorted(nodes, key=lambda node: roles.get(node.name, "") == "primary")
+        else:
+            yield nodes[0], nodes[0].stop()
+            for group in self._groups():
+                for node in group:
+                    node.wake()
+                    node.terminate()
+                yield from ((node, node.wait_end()) for node in group)
+            return
         for node in nodes:
             yield node, node.stop()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from litemq import config as configuration
 from litemq.actors.client import NodeClient
 from litemq.actors.layout import Layout
+from litemq.bench import usage
 from litemq.bench.processes import end_with_parent, family, kill_family, signal_family
 from litemq.config import Config
 from litemq.errors import LiteMQError, NotReadyError, NotRunningError
@@ -31,14 +32,21 @@ LOOK_S = 0.05
 STATUS_S = 1.0
 
 #: sections of a configuration file and their keys
-Sections = Mapping[str, Mapping[str, str]]
+Sections = Mapping[str, Mapping[str, str | bool]]
 
 
 class LocalNode:
     """One configuration file and the process that runs it."""
 
     def __init__(
-        self, directory: Path, name: str, listen: str, election: Sections, inside: Sequence[str]
+        self,
+        directory: Path,
+        name: str,
+        listen: str,
+        election: Sections,
+        inside: Sequence[str] = (),
+        *,
+        fuse: bool = True,
     ) -> None:
         """`inside` is the beginning of a command line whose rest runs where `listen` is."""
         self.name = name
@@ -46,7 +54,7 @@ class LocalNode:
         path = directory / f"{name}.toml"
         sections: Sections = {
             "node": {"name": name, "data-dir": str(directory / f"data-{name}")},
-            "mount": {"path": str(self.mount)},
+            "mount": {"path": str(self.mount), "fuse": fuse},
             "stream": {"listen": listen},
             **election,
         }
@@ -121,7 +129,7 @@ class LocalNode:
 
     def wait_end(self) -> int:
         """Its exit code; one that takes too long is killed."""
-        self._let_go()
+        self.let_go()
         process, self._process = self._process, None
         code = 0
         if process is not None:
@@ -138,7 +146,7 @@ class LocalNode:
 
     def kill(self) -> None:
         """kill -9 of every process. The mount stays behind, as it does when that happens."""
-        self._let_go()
+        self.let_go()
         process, self._process = self._process, None
         if process is not None:
             kill_family(process.pid)
@@ -146,7 +154,7 @@ class LocalNode:
 
     def freeze(self) -> None:
         """SIGSTOP for every process. Who uses the mount waits until `wake`."""
-        self._let_go()
+        self.let_go()
         if self.running:
             assert self._process is not None
             self._frozen = True
@@ -176,7 +184,7 @@ class LocalNode:
         except NotReadyError:
             return None
         except NotRunningError:
-            self._let_go()
+            self.let_go()
             return None
 
     def database(self, name: str) -> Path:
@@ -196,18 +204,15 @@ class LocalNode:
 
     def pss_bytes(self) -> int:
         """Proportional set size of all the node's processes."""
-        assert self._process is not None
-        return sum(_pss_bytes(each.pid) for each in family(self._process.pid))
+        return sum(usage.pss_bytes(pid) for pid in self.pids())
 
-    def _let_go(self) -> None:
+    def pids(self) -> list[int]:
+        """All its processes, the supervisor first."""
+        assert self._process is not None
+        return [each.pid for each in family(self._process.pid)]
+
+    def let_go(self) -> None:
+        """Close what is kept open between two questions; the next one opens it again."""
         if self._client is not None:
             self._client.close()
             self._client = None
-
-
-def _pss_bytes(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 BUSY_TIMEOUT_S = 30.0
@@ -47,10 +48,12 @@ def inserts(
     row_bytes: int = 100,
     rows: int = 1,
     rate: float = 0.0,
+    tell_times: str = "",
 ) -> dict[str, Any]:
     """Insert `rows` rows a transaction, as fast as it goes or `rate` transactions a second.
 
-    Each row holds the moment at which its transaction began.
+    Each row holds the moment at which its transaction began. The file `tell_times` gets the
+    moment at which each was acknowledged: nanoseconds on the monotonic clock, one a line.
     """
     database = _connect(path, mode, synchronous)
     database.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, began INTEGER, v)")
@@ -71,6 +74,7 @@ def inserts(
             transaction()
     measured = seconds != float("inf")
     taken: list[int] = []
+    told: list[int] = []
     count = 0
     begin = clock()
     end = begin + int(min(seconds, 1e6) * 1e9)
@@ -80,12 +84,17 @@ def inserts(
         count += 1
         if measured:
             taken.append(finished - started)
+        if tell_times:
+            told.append(finished)
         if rate:
             time.sleep(max(0.0, (begin - finished) / 1e9 + count / rate))
     elapsed_s = (clock() - begin) / 1e9
     (total,) = database.execute("SELECT count(*) FROM t").fetchone()
     database.close()
-    return {"transactions": count, "seconds": elapsed_s, "rows": total, **_quantiles(taken)}
+    result = {"transactions": count, "seconds": elapsed_s, "rows": total, **_quantiles(taken)}
+    if tell_times:
+        Path(tell_times).write_text("".join(f"{each}\n" for each in told))
+    return result
 
 
 def reads(path: str, seconds: float, rows: int) -> dict[str, Any]:

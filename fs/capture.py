@@ -20,6 +20,8 @@ HEADER_BYTES = 100
 #: Commits up to this size travel in a message, larger ones are read from the file while the caller
 #: waits (bytes).
 HANDOVER_BYTES = 256 * 1024
+#: SQLite's own limit
+MAX_PAGE = 0xFFFFFFFE
 #: PERSIST mode ends a transaction by writing this over the journal's header.
 ZEROED_JOURNAL_HEADER = bytes(28)
 
@@ -48,6 +50,7 @@ class DatabaseCapture:
         "journal_active",
         "name",
         "never_synced",
+        "page_size",
         "settle_timer",
         "touched_s",
         "wal_end",
@@ -74,6 +77,8 @@ class DatabaseCapture:
         self.checkpoint_open = False
         #: checkpoints here end without an fsync (synchronous=OFF): hold their writes instead
         self.never_synced = False
+        #: of the database when it was last looked at: page numbers mean nothing in another (bytes)
+        self.page_size = 0
         #: when the database file was last written without explanation (monotonic seconds)
         self.touched_s = 0.0
         self.settle_timer = False
@@ -124,10 +129,12 @@ class DatabaseCapture:
         self.dirty.clear()
         self.everything = False
 
-    def take(self, fd: int) -> Commit | None:
+    def take(self, fd: int, *, unexplained: bool = False) -> Commit | None:
         """The pages that changed, read from the file now; None if nothing did or it is no database.
 
-        Raises OSError. What was taken counts as handed over.
+        `unexplained`: perhaps in the middle of a transaction. The header may be older than pages
+        behind the end that it tells, and what was reported before may have counted in pages of
+        another size. Raises OSError. What was taken counts as handed over.
         """
         if not self.changed:
             return None
@@ -136,9 +143,13 @@ class DatabaseCapture:
         except NotADatabaseError:
             return None
         size = header.page_size
+        if unexplained and self.page_size not in (0, size):
+            self.everything = True
+        self.page_size = size
         pages = database_size(header, os.fstat(fd).st_size)
         everything = self.everything
-        numbers = [] if everything else self._page_numbers(size, pages)
+        last = MAX_PAGE if unexplained else pages
+        numbers = [] if everything else self._page_numbers(size, last)
         data: bytes | None = None
         if not everything and len(numbers) * size <= HANDOVER_BYTES:
             images = [os.pread(fd, size, (number - 1) * size) for number in numbers]
@@ -218,6 +229,9 @@ class Gatekeeper(Protocol):
 
         No write may be in flight there.
         """
+
+    def remove(self, path: str) -> None:
+        """Unlink a file; its blocks may be given back later. Raises OSError."""
 
     def position_text(self, database: str) -> bytes | None:
         """Contents of `NAME-pos`; None: there is no such database."""

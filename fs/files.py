@@ -191,7 +191,7 @@ class DatabaseFile(File):
         capture = self.capture
         if capture.explained or not capture.changed or self.fd < 0:
             return
-        commit = capture.take(self.fd)
+        commit = capture.take(self.fd, unexplained=True)
         if commit is None and not capture.foreign:
             # what it was before may be in the log
             capture.foreign = capture.everything = True
@@ -268,7 +268,7 @@ class JournalFile(File):
     async def unlink(self) -> None:
         self._check_may_end()
         commit = self._take()
-        os.unlink(self.path)
+        self.gatekeeper.remove(self.path)
         await self._ended(commit)
 
     def _check_may_end(self) -> None:
@@ -404,7 +404,7 @@ class WalFile(File):
 
     async def unlink(self) -> None:
         await self._starts_over()
-        os.unlink(self.path)
+        self.gatekeeper.remove(self.path)
         self.capture.wal_truncated(0)
         self.gatekeeper.wal_removed(self.capture.name)
 

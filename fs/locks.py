@@ -19,9 +19,8 @@ PENDING_BYTE = 0x40000000
 RESERVED_BYTE = PENDING_BYTE + 1
 SHARED_FIRST = PENDING_BYTE + 2
 SHARED_SIZE = 510
-#: of `-shm` (wal.c: UNIX_SHM_BASE 120, WAL_WRITE_LOCK 0, WAL_CKPT_LOCK 1)
+#: of `-shm` (wal.c: UNIX_SHM_BASE 120, WAL_WRITE_LOCK 0)
 WAL_WRITE_BYTE = 120
-WAL_CHECKPOINT_BYTE = 121
 
 _FLOCK = Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, length, pid
 _REFUSED = (errno.EAGAIN, errno.EACCES)
@@ -64,31 +63,31 @@ class SharedLock:
         self.release()
 
 
-class WalLocks:
-    """While held, nobody commits to the WAL and nobody checkpoints it; readers go on.
+class WalWriteLock:
+    """While held, nobody commits to the WAL and nobody starts it over; readers go on.
+
+    A checkpoint may copy pages meanwhile: those whose newest image is in the WAL. SQLite's own
+    lock against it is left alone, for a program's checkpoint does not wait for that one, whatever
+    its busy timeout: it would fail.
 
     `fd` is `-shm` of the mount, open for writing.
     """
 
-    __slots__ = ("_fd", "_held")
+    __slots__ = ("_fd", "held")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._held: list[int] = []
+        self.held = False
 
     def take(self) -> bool:
-        """False if somebody writes or checkpoints."""
-        for byte in (WAL_WRITE_BYTE, WAL_CHECKPOINT_BYTE):
-            if not _lock(self._fd, fcntl.F_WRLCK, byte, 1):
-                self.release()
-                return False
-            self._held.append(byte)
-        return True
+        """False if somebody is in a write transaction."""
+        self.held = self.held or _lock(self._fd, fcntl.F_WRLCK, WAL_WRITE_BYTE, 1)
+        return self.held
 
     def release(self) -> None:
-        for byte in self._held:
-            _lock(self._fd, fcntl.F_UNLCK, byte, 1)
-        self._held.clear()
+        if self.held:
+            _lock(self._fd, fcntl.F_UNLCK, WAL_WRITE_BYTE, 1)
+            self.held = False
 
 
 def writer_active(fd: int) -> bool:

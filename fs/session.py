@@ -7,6 +7,7 @@ stale mount of a former process of the same node, which it replaces at the momen
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import threading
 import time
@@ -33,6 +34,10 @@ class Session:
         self._options = set(pyfuse3.default_options) | {f"fsname={name}"}
         if allow_other:
             self._options.add("allow_other")
+        elif os.geteuid() == 0:
+            # Only root can enter, whom modes do not bind. Checking them all the same would ask us
+            # for the directory's after every change to it: three calls a commit in DELETE mode.
+            self._options.discard("default_permissions")
         self._mounted = False
         self._detached = False
         self._detaching: threading.Thread | None = None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from litemq.errors import FormatError
-from litemq.fs.locks import WalLocks, wal_writer_active
+from litemq.fs.locks import WalWriteLock, wal_writer_active
 from litemq.fs.wal import (
     BLANK_SALTS,
     FRAME_HEADER_BYTES,
@@ -103,10 +103,10 @@ class WalTail:
         self.close_index()
         self._index_fd = fd
 
-    def lock_writers(self) -> WalLocks | None:
-        """Keep the WAL as it is until the locks are released; None if somebody is at it."""
-        locks = WalLocks(self._index_fd)
-        return locks if self._index_fd < 0 or locks.take() else None
+    def lock_writers(self) -> WalWriteLock | None:
+        """Keep the WAL as it is until the lock is released; None if somebody is at it."""
+        lock = WalWriteLock(self._index_fd)
+        return lock if self._index_fd < 0 or lock.take() else None
 
     @property
     def being_written(self) -> bool:

@@ -16,7 +16,7 @@ from commands import litemq
 from namespaces import Network
 
 from litemq import cli, cli_bench
-from litemq.bench import accounts, failover, failover_bench, hosts, scenarios, workload
+from litemq.bench import accounts, calls, failover, failover_bench, hosts, scenarios, workload
 from litemq.bench.accounts import Account, Ack
 from litemq.bench.cluster import LocalCluster, by_file
 from litemq.bench.failover import Trial, Trials
@@ -70,6 +70,23 @@ def test_inserts_when_done_then_every_transaction_is_in_the_file(tmp_path: Path)
 def test_figure_when_made_then_it_is_median_and_spread() -> None:
     """The middle, and how far off the others were."""
     assert Figure.of([3.0, 1.0, 2.0]) == Figure(2.0, 1.0, 3.0)
+
+
+def test_bench_when_calls_are_counted_then_every_mode_has_some(tmp_path: Path) -> None:
+    """A commit writes at least a page; only synchronous=NORMAL in WAL mode syncs nothing."""
+    require_fuse()
+    done = litemq("bench", "--only", "calls", "--format", "json", "--directory", tmp_path)
+    if reason := calls.unavailable():  # root and tracing are not everywhere: then it says so
+        assert done.code != 0
+        assert reason in done.err
+        return
+    assert done.code == 0, done
+    counted = {each["mode"]: each["calls"] for each in json.loads(done.out)["calls"]}
+    assert len(counted) == len(calls.MODES)
+    for mode, kinds in counted.items():
+        assert kinds["WRITE"] >= 1
+        assert (kinds.get("FSYNC", 0) >= 1) == (mode != "WAL/NORMAL"), mode
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- failover

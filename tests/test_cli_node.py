@@ -432,7 +432,7 @@ def test_verify_when_the_database_is_being_written_then_there_is_no_false_alarm(
 def test_verify_when_a_byte_of_the_backing_file_was_changed_then_the_page_is_named(
     new_cluster: Callable[..., Cluster],
 ) -> None:
-    """Under a running primary and under one that was stopped; healed, it is ok again."""
+    """It is the file that is read, not what was remembered of it; healed, it is ok again."""
     cluster = new_cluster(replicas=1)
     primary = cluster.primary
     fill(primary, "a.db", mode="delete", rows=400)
@@ -446,9 +446,7 @@ def test_verify_when_a_byte_of_the_backing_file_was_changed_then_the_page_is_nam
     assert verdict()[0] == 0
     flip(backing, 4 * 4096 + 3000)
     assert verdict() == (1, "a.db: 1 page differs from the log: 5")
-    primary.stop()
     flip(backing, 6 * 4096 + 3000)
-    primary.start()
     assert verdict() == (1, "a.db: 2 pages differ from the log: 5, 7")
     flip(backing, 4 * 4096 + 3000)
     flip(backing, 6 * 4096 + 3000)

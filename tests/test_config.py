@@ -524,3 +524,80 @@ def test_token_when_the_configuration_is_shown_then_it_is_not(
     token = config.election.consul.token
     assert "sesame" not in f"{config!r} {config} {token} {token!r}"
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+RELAYED = PRIMARY.replace('primary = "tcp://127.0.0.1:7100"', 'primary = "tcp://127.0.0.1:7000"')
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ('"tcp://localhost:7010"', ("tcp://127.0.0.1:7010",)),
+        ('["tcp://b:7100", "tcp://a:7100"]', ("tcp://b:7100", "tcp://a:7100")),
+        ("[]", ()),
+        ('""', ()),
+        ('["tcp://${HOST_OF_RELAY}:7100"]', ("tcp://10.0.0.7:7100",)),
+    ],
+)
+def test_upstream_when_given_then_it_is_a_list_in_that_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, found: tuple[str, ...]
+) -> None:
+    """One address may stand alone; without the key a node follows the primary."""
+    monkeypatch.setenv("HOST_OF_RELAY", "10.0.0.7")
+    file = write(tmp_path, RELAYED, ("[election]", f"upstream = {value}\n[election]"))
+    assert load(file).stream.upstream == found
+    stream = load(write(tmp_path, RELAYED)).stream
+    assert (stream.upstream, stream.relay) == ((), False)
+
+
+ADDRESSES = (
+    'the address other nodes connect to, such as "tcp://10.0.0.1:7100", or a list of up to 16 '
+    "different ones"
+)
+CANDIDATE = "a candidate follows the primary itself; set [election] candidate = false"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        (RELAYED, 'upstream = "10.0.0.2"', f"upstream: must be {ADDRESSES}, not '10.0.0.2'"),
+        (
+            RELAYED,
+            'upstream = ["tcp://a:7100", "tcp://a:7100"]',
+            f"upstream: must be {ADDRESSES}, not ['tcp://a:7100', 'tcp://a:7100']",
+        ),
+        (RELAYED, 'upstream = ["tcp://*:1"]', f"upstream: must be {ADDRESSES}, not ['tcp://*:1']"),
+        (RELAYED, "upstream = [1]", f"upstream: must be {ADDRESSES}, not a list"),
+        (
+            RELAYED,
+            'upstream = ["tcp://a:7100", "tcp://127.0.0.1:7100"]',
+            "upstream: must be other nodes; tcp://127.0.0.1:7100 is this node's own listen",
+        ),
+        (
+            PRIMARY,
+            'upstream = "tcp://a:7100"',
+            "upstream: must be left out: this node is the primary",
+        ),
+        (
+            ELECTED + 'path = "{base}/lock"\n',
+            'upstream = "tcp://a:7100"',
+            f"upstream: must be left out: {CANDIDATE}",
+        ),
+        (CONSUL, "relay = true", f"relay: must be false: {CANDIDATE}"),
+        (RELAYED, 'relay = "yes"', "relay: must be true or false, not 'yes'"),
+    ],
+)
+def test_relay_when_it_can_t_be_then_the_line_says_what_to_change(
+    tmp_path: Path, text: str, line: str, reason: str
+) -> None:
+    """A node that follows itself, a primary that follows others, a candidate in a tree."""
+    file = write(tmp_path, text, ("[election]\n", f"{line}\n[election]\n"))
+    assert refusal(file) == f"[stream] {reason}"
+
+
+def test_relay_when_the_node_is_no_candidate_then_it_may_be_one(tmp_path: Path) -> None:
+    """Also below another one."""
+    lines = 'relay = true\nupstream = "tcp://a:7100"\n[election]\ncandidate = false'
+    stream = load(write(tmp_path, CONSUL, ("[election]\n", lines + "\n"))).stream
+    assert stream.relay
+    assert stream.upstream == ("tcp://a:7100",)

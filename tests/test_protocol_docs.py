@@ -16,6 +16,8 @@ from litemq.actors import (
     fuse_capture,
     group_commit,
     log_writer,
+    relay_publisher,
+    relaying,
     replica_applier,
     role_change,
     stream_publisher,
@@ -42,8 +44,8 @@ SOCKETS = {
 SOURCES = {
     "fuse_capture": [fuse_capture],
     "log_writer": [log_writer, group_commit, file_capture],
-    "stream_publisher": [stream_publisher],
-    "replica_applier": [replica_applier, catching_up],
+    "stream_publisher": [stream_publisher, relay_publisher],
+    "replica_applier": [replica_applier, catching_up, relaying],
     "supervisor": [supervisor, crew, role_change],
     "election_watcher": [election_watcher],
 }

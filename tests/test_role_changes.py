@@ -268,7 +268,7 @@ def test_command_when_the_role_changes_then_it_gets_what_the_key_says(
     assert lines(none) == first[0]
     assert lines(restart) == ["start", "term", "start", "term", "start"]
     assert lines(hup)[1:] == ["hup", "hup"]
-    for node in nodes:
+    for node in (restart, hup, none):  # the primary last: its end would change another's role
         node.send_signal(signal.SIGTERM)
         assert node.wait() == 0
         assert lines(node)[-1] == "term"

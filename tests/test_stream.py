@@ -325,7 +325,67 @@ def test_primary_file_when_changed_while_the_node_is_down_then_the_change_is_log
         assert reader.one("SELECT y FROM t WHERE x = 77") == "outside"
 
 
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_primary_file_when_changed_after_a_clean_stop_then_the_check_finds_it_at_work(
+    new_cluster: Callable[..., Cluster], mode: str
+) -> None:
+    """A clean stop's checksums are believed at the start, and checked after it."""
+    cluster = new_cluster(replicas=1)
+    cluster.replicas[0].announce("the primary is silent")
+    with create(cluster, "a.db", mode) as app:
+        fill(app, 2000)
+        before = cluster.agree("a.db")
+    cluster.primary.announce("had changed without its log")
+    cluster.primary.stop()
+    with SqlProcess(cluster.primary.data_dir / "files" / "a.db") as outside:
+        outside.sql("UPDATE t SET y = 'outside' WHERE x = 77")
+    cluster.primary.start()
+    with cluster.primary.connect("a.db") as app, cluster.replicas[0].connect("a.db") as reader:
+        app.sql("INSERT INTO t (x, y) VALUES (9001, 'inside')")
+        eventually(lambda: reader.one("SELECT y FROM t WHERE x = 77"), until="outside")
+        assert reader.one("SELECT y FROM t WHERE x = 9001") == "inside"
+    assert cluster.agree("a.db").txid > before.txid
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_check_when_the_database_is_at_work_then_it_finds_nothing(
+    new_cluster: Callable[..., Cluster], mode: str
+) -> None:
+    """Pages in the middle of a change are none of its business."""
+    cluster = new_cluster(replicas=1)
+    cluster.replicas[0].announce("the primary is silent")
+    with create(cluster, "a.db", mode) as app:
+        fill(app, 5000)
+    cluster.primary.stop()
+    cluster.primary.start()
+
+    def checked_while_at_work() -> bool:
+        app.sql("UPDATE t SET y = hex(randomblob(50)) WHERE x % 10 = abs(random()) % 10")
+        return bool(cluster.primary.logged("checked the files"))
+
+    with cluster.primary.connect("a.db") as app:
+        eventually(checked_while_at_work)
+    cluster.agree("a.db")
+    assert cluster.primary.logged("checked the files")[0]["pages"] > 100
+
+
 # --- databases come and go
+
+
+def test_databases_when_more_than_the_usual_limit_of_open_files_then_all_are_served(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """Shells and services start programs with a soft limit that a node raises for itself."""
+    cluster = new_cluster(replicas=1, start=False)
+    for node in cluster.nodes:
+        node.limit_open_files(128)
+    cluster.start()
+    names = [f"{number}.db" for number in range(40)]
+    for name in names:
+        with create(cluster, name) as app:
+            fill(app, 1)
+    for name in names:
+        cluster.agree(name)
 
 
 @pytest.mark.parametrize("fuse", [True, False], ids=["mount", "plain"])

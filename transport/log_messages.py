@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from litemq.transport.wire_values import U64, Count, Head, Message
+from litemq.transport.wire_values import U64, Count, Head, Lineage, Message
 
 
 class Barrier(Message, frozen=True):
@@ -61,6 +61,21 @@ class RecordsLogged(Message, frozen=True):
 class DatabaseHeads(Message, frozen=True):
     """All heads, when an owner of the log or a publisher has started."""
 
+    heads: list[Head]
+
+
+class RelayState(Message, frozen=True):
+    """On a relay, several times a second: which stream its own goes on.
+
+    `heads` are those of its log, for every database of which the primary of this epoch is known to
+    have had that very state. Until it is `ready` nothing of it is to be told.
+    """
+
+    epoch: U64
+    above: Lineage
+    orphan: bool
+    settling: bool
+    ready: bool
     heads: list[Head]
 
 

@@ -25,6 +25,9 @@ from litemq.transport.messages import Message
 LOCAL_HWM = 100_000
 LINGER_MS = 500
 RECEIVE_BURST = 256
+#: of one process: a publisher has one to each replica that has ever asked for something. Each takes
+#: two descriptors, of which actors may have as many as the system lets them (nursery)
+MAX_SOCKETS = 2048
 #: pauses between attempts to connect: within the node, where actors come and go within milliseconds
 LOCAL_RECONNECT_MS = (1, 3)
 RECONNECT_MS = (20, 500)
@@ -38,6 +41,7 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
     global _context
     if _context is None:
         _context = zmq.Context(io_threads=1)
+        _context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
     return _context
 
 
@@ -50,7 +54,10 @@ def close_all() -> None:
 
 
 def _socket(kind: int, *, hwm: int) -> zmq.Socket[bytes]:
-    socket = context().socket(kind)
+    try:
+        socket = context().socket(kind)
+    except zmq.ZMQError as error:
+        raise LiteMQError(f"no socket is left: {error.strerror}") from error
     socket.setsockopt(zmq.LINGER, LINGER_MS)
     socket.setsockopt(zmq.SNDHWM, hwm)
     socket.setsockopt(zmq.RCVHWM, hwm)

@@ -5,11 +5,14 @@ Records and pages travel beside these messages, as raw frames.
 
 from __future__ import annotations
 
+import msgspec
+
 from litemq.transport.wire_values import (
     U64,
     AnswerAddress,
     Count,
     Head,
+    Lineage,
     Message,
     Name,
     WirePosition,
@@ -26,6 +29,13 @@ class StreamHeartbeat(Message, frozen=True):
     final: bool
     #: somebody waits for the replicas: they are to tell at once what they have
     drain: bool = False
+    #: of a relay: who is above it, the primary first; empty from the primary itself
+    above: Lineage = msgspec.field(default_factory=list)
+    #: of a relay: it does not hear the primary, neither itself nor through those above it
+    orphan: bool = False
+    #: of a relay: not every database has been compared with the primary's in this epoch; those that
+    #: have not are left out
+    settling: bool = False
 
 
 class LiveRecords(Message, frozen=True):

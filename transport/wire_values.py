@@ -15,6 +15,10 @@ U64 = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 #: digits.
 Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Count = Annotated[int, Meta(ge=0, le=1 << 32)]
+#: A tree of relays has so many levels at most.
+MAX_LEVELS = 16
+#: Names of the nodes from the primary down to the parent of whoever sends it.
+Lineage = Annotated[list[Name], Meta(max_length=MAX_LEVELS)]
 #: Where a replica listens for answers: never a local endpoint, whoever asks.
 AnswerAddress = Annotated[str, Meta(pattern=r"^tcp://[A-Za-z0-9.-]{1,253}:[0-9]{1,5}\Z")]
 

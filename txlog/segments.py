@@ -196,13 +196,11 @@ class SegmentWriter:
 
     def _write(self, records: Sequence[bytes], size: int) -> None:
         try:
-            written = 0
+            written = expected = 0
             for at in range(0, len(records), _MAX_VECTORS):
                 part = records[at : at + _MAX_VECTORS]
                 written += os.pwritev(self._fd, part, self._end + written)
-                expected = (
-                    size if len(part) == len(records) else sum(map(len, records[: at + len(part)]))
-                )
+                expected += size if len(part) == len(records) else sum(map(len, part))
                 if written < expected:  # rare: a full disk, a limit, or more than 2 GiB
                     rest = b"".join(records)
                     while written < size:

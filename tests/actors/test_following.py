@@ -237,3 +237,16 @@ def test_replica_when_a_transfer_is_under_way_then_there_is_no_second(seed: int)
         assert following.head_seen(mine, theirs, now_s) is Step.NOTHING
         last = first + chance.randrange(3)
         assert following.records_seen(mine, first, last, inline=True) is Step.NOTHING
+
+
+def test_head_of_a_relay_when_behind_then_it_is_believed_only_if_it_stays() -> None:
+    """A relay may be slower than the replica was where it came from."""
+    following = Following()
+
+    def seen(txid: int, now_s: float) -> Step:
+        return following.head_seen(at(9), at(txid), now_s, relayed=True)
+
+    assert seen(7, 100.0) is Step.NOTHING
+    assert seen(8, 100.0 + SILENT_S) is Step.NOTHING
+    assert seen(8, 100.1 + 2 * SILENT_S) is Step.REPAIR
+    assert following.head_seen(at(9, history=1), at(9), 0.0, relayed=True) is Step.REPAIR

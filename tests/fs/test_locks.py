@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from litemq.fs.locks import SharedLock, writer_active
+from litemq.fs.locks import SharedLock, WalWriteLock, wal_writer_active, writer_active
 
 CLIENT = """
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)
 for line in sys.stdin:
     try:
-        db.execute(line).fetchall()
-        print("ok", flush=True)
+        rows = db.execute(line).fetchall()
+        print(rows[0] if line.startswith("PRAGMA wal_checkpoint") else "ok", flush=True)
     except sqlite3.OperationalError as exc:
         print(exc, flush=True)
 """
@@ -93,3 +94,28 @@ def test_writer_active_when_someone_began_to_write_then_true(client, fd):
     assert writer_active(fd)
     assert client("ROLLBACK") == "ok"
     assert not writer_active(fd)
+
+
+def test_wal_write_lock_when_held_then_a_checkpoint_copies_and_only_a_restart_waits(
+    client, tmp_path
+):
+    """SQLite's lock of checkpoints is not taken: whoever finds that one held fails at once."""
+    assert client("PRAGMA journal_mode=WAL") == "ok"
+    assert client("INSERT INTO t VALUES (1)") == "ok"
+    index = os.open(tmp_path / "a.db-shm", os.O_RDWR)
+    lock = WalWriteLock(index)
+    try:
+        assert lock.take()
+        assert lock.take()
+        assert not wal_writer_active(index)  # to its holder
+        assert client("INSERT INTO t VALUES (2)") == "database is locked"
+        assert client("PRAGMA wal_checkpoint(PASSIVE)") == "(0, 1, 1)"
+        assert client("PRAGMA wal_checkpoint(TRUNCATE)") == "(1, 1, 1)"
+        assert client("PRAGMA busy_timeout=20000") == "ok"
+        release = threading.Timer(0.3, lock.release)
+        release.start()
+        assert client("PRAGMA wal_checkpoint(TRUNCATE)") == "(0, 0, 0)"
+        release.join()
+        assert not lock.held
+    finally:
+        os.close(index)

@@ -88,6 +88,10 @@ class Node:
 
     # --- life
 
+    def limit_open_files(self, soft: int) -> None:
+        """From the next start on, as `ulimit -S -n` does."""
+        self._inside = ["prlimit", f"--nofile={soft}:", *self._inside]
+
     def start(self, *, ready: bool = True, command: list[str] | None = None) -> Node:
         """Run `litemq up`; by default until it is ready."""
         assert self._process is None, f"{self.name} runs"

@@ -41,6 +41,17 @@ def read_all(directory: Path) -> list[bytes]:
     return found
 
 
+def test_group_when_it_is_larger_than_one_system_call_takes_then_all_of_it_is_there(
+    tmp_path: Path, chain: Chain
+) -> None:
+    """A replica that was far behind appends thousands of records at once."""
+    records = chain(1300)
+    writer = SegmentWriter(tmp_path, 1 << 30)
+    writer.append(1, records)
+    writer.close()
+    assert read_all(tmp_path) == records
+
+
 @pytest.mark.parametrize("segment_bytes", [1, 1000, 1 << 20])
 @pytest.mark.parametrize("index", ["kept", "missing", "short", "wrong", "long"])
 def test_records_when_appended_then_any_reader_sees_them(

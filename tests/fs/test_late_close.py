@@ -1,0 +1,58 @@
+"""Unlinked files: their names go at once, their blocks soon."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from waiting import eventually
+
+from litemq.fs.late_close import LateClose
+
+
+def held(path: Path) -> list[str]:
+    """What this process still holds of an unlinked file."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+        if target == f"{path} (deleted)":
+            found.append(name)
+    return found
+
+
+def test_unlink_when_called_then_the_name_is_gone_at_once_and_the_file_soon(
+    tmp_path: Path,
+) -> None:
+    """Nobody can open it any more, and no descriptor stays."""
+    path = tmp_path / "a.db-journal"
+    path.write_bytes(bytes(10_000))
+    LateClose().unlink(str(path))
+    assert not path.exists()
+    eventually(lambda: not held(path))
+
+
+def test_unlink_when_there_is_no_descriptor_left_then_the_file_goes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a convenience: an unlink does not fail for it."""
+
+    def refused(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    path = tmp_path / "a.db-journal"
+    path.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refused)
+        LateClose().unlink(str(path))
+    assert not path.exists()
+
+
+def test_unlink_when_there_is_no_such_file_then_it_says_so(tmp_path: Path) -> None:
+    """As os.unlink does."""
+    with pytest.raises(FileNotFoundError):
+        LateClose().unlink(str(tmp_path / "none"))
