@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import io
 import os
 import resource
 import select
@@ -22,9 +23,11 @@ import signal
 import socket
 import sys
 import traceback
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import CodeType, ModuleType
+from typing import ClassVar
 
 import cloudpickle
 import msgspec
@@ -70,6 +73,23 @@ def die_with_parent(parent: int = 0) -> None:
         os._exit(1)
 
 
+def _code_of(file: str, build: Callable[..., CodeType], parts: tuple[object, ...]) -> CodeType:
+    return build(*parts).replace(co_filename=file)
+
+
+def _pickle_code(code: CodeType) -> tuple[object, ...]:
+    build, parts = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return _code_of, (code.co_filename, build, parts)
+
+
+class _WithFiles(cloudpickle.Pickler):  # type: ignore[misc]
+    """Keeps the names of source files, which tracebacks need: cloudpickle 3.1.3 drops them."""
+
+    dispatch_table: ClassVar[ChainMap[type, object]] = ChainMap(
+        {CodeType: _pickle_code}, cloudpickle.Pickler.dispatch_table
+    )
+
+
 def pickle_by_value(function: Callable[..., object], modules: Iterable[ModuleType]) -> bytes:
     """The function, and whatever it uses of these modules, for a process that can't import them.
 
@@ -77,7 +97,9 @@ def pickle_by_value(function: Callable[..., object], modules: Iterable[ModuleTyp
     """
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
-    return bytes(cloudpickle.dumps(function))
+    pickled = io.BytesIO()
+    _WithFiles(pickled).dump(function)
+    return pickled.getvalue()
 
 
 def unpickle_function(data: bytes) -> Callable[..., object]:
