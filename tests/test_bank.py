@@ -160,7 +160,12 @@ def run_bank(new_cluster: Callable[..., Cluster], mode: str, sync: str, seconds:
     for node in cluster.nodes:
         node.announce(*KILLED)
     with a_bank(cluster, mode, sync, tellers=3) as bank:
-        eventually(lambda: bank.acknowledged(0), timeout_s=60, what="the first transfer")
+        for number in range(3):
+            eventually(
+                lambda teller=number: bank.acknowledged(teller),
+                timeout_s=60,
+                what=f"the first transfer of teller {number}",
+            )
         work_for(seconds, chance, lambda: kill_something(bank, chance))
     check(bank, 3)
 

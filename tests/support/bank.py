@@ -21,6 +21,7 @@ from pathlib import Path
 ACCOUNTS = 50
 START = 100
 RETRY_S = 0.02
+PAUSE_S = 0.002
 
 
 def open_bank(path: str, mode: str, synchronous: str) -> None:
@@ -57,6 +58,9 @@ def tell(path: str, acks: Path, number: int, mode: str, synchronous: str) -> Non
                         done += 1
                         transfer(db, chance, number, done)
                         out.write(f"{done}\n")
+                        # SQLite's locks are not fair: without a pause one teller keeps the others
+                        # out, also natively (9 to 1 in 6 s, measured)
+                        time.sleep(chance.random() * PAUSE_S)
             except sqlite3.Error:
                 time.sleep(RETRY_S)
 
