@@ -53,6 +53,11 @@ SCENARIOS = ("kill", "stop", "cable", "handoff", "sigterm")
     help="How long commits are timed until they are visible. [default: 10]",
 )
 @click.option(
+    "--write-back",
+    is_flag=True,
+    help="Writes and calls of a primary with `[mount] write-back = true`.",
+)
+@click.option(
     "--trials", type=click.IntRange(1, 1000), help="Trials of each failover. [default: 10]"
 )
 @click.option(
@@ -99,6 +104,7 @@ def bench(
     seconds: float | None,
     rounds: int | None,
     visible_seconds: float | None,
+    write_back: bool,
     trials: int | None,
     elections: tuple[str, ...],
     scenarios: tuple[str, ...],
@@ -144,6 +150,7 @@ def bench(
         seconds=seconds or (0.5 if quick else 1.5),
         visible_seconds=visible_seconds or (4.0 if quick else 10.0),
         directory=directory,
+        write_back=write_back,
     )
     failover_plan = failover_bench.FailoverPlan(
         trials=trials or (2 if quick else 10),
@@ -169,7 +176,7 @@ def bench(
             if only in (None, WRITES):
                 written = measure.run(plan, say)
             if only in (None, CALLS) and not uncounted:
-                counted = calls.count(directory, say)
+                counted = calls.count(directory, say, write_back=write_back)
             if only in (None, FAILOVER):
                 failed_over = failover_bench.run(failover_plan, say)
             if only == FANOUT:
@@ -239,7 +246,8 @@ def _lines(
             f"memory (PSS) of all actors: primary {pss['primary'] / (1 << 20):.1f} MiB, "
             f"replica {pss['replica'] / (1 << 20):.1f} MiB"
         )
-        yield f"{written.plan['rounds']} rounds of {written.plan['seconds']:g} s"
+        mode = ", write-back" if written.plan["write_back"] else ""
+        yield f"{written.plan['rounds']} rounds of {written.plan['seconds']:g} s{mode}"
         yield ""
     if counted:
         yield from table(*calls.table_rows(counted), right={1})

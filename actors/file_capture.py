@@ -14,17 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from litemq import log
+from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
+from litemq.actors.cached_writes import REOPEN_S, close_in_mount
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
-from litemq.actors.wal_capture import REOPEN_S, WalCapture, close_in_mount
-from litemq.errors import FormatError, NotADatabaseError
+from litemq.actors.wal_capture import WalCapture
+from litemq.errors import FormatError, LiteMQError, NotADatabaseError
 from litemq.fs.comparison import compare
 from litemq.fs.journal import is_active
 from litemq.fs.locks import SharedLock, WalWriteLock
 from litemq.fs.wal_tail import Overlay, WalTail
+from litemq.fs.write_out import write_out
 
 LOCK_RETRY_S = 0.005
 #: a file that stays half written is looked at this often (seconds)
@@ -64,8 +67,11 @@ class FileCapture:
         explained: Callable[[str, int], object],
         ask_report: Callable[[int, str], object],
         beat: Callable[[], None],
+        cached: bool = False,
     ) -> None:
-        """`explained` is told database and report number when a report has been dealt with.
+        """`cached`: the kernel caches what is written, and the file may be behind its log.
+
+        `explained` is told database and report number when a report has been dealt with.
 
         `ask_report`, with a token and a database, has the mount report what it has not yet;
         `reported` is then to be called with the token.
@@ -78,6 +84,7 @@ class FileCapture:
         self._mount_path = mount_path
         self._explained = explained
         self._ask_report = ask_report
+        self._cached = cached
         self._quiet: dict[int, _Quiet] = {}
         self._beat = beat
         self._log = log.get()
@@ -91,11 +98,56 @@ class FileCapture:
         try:
             if tail.open():
                 self._wals.take(tracked, tail, chain=True)
-                forgotten = tail.forget_what_recovery_forgets()
+                if self._cached and compare_all:
+                    tail.stop_where_recovery_stops()
+                    self._bring_forward(tracked, tail)
+                else:
+                    forgotten = tail.forget_what_recovery_forgets()
             if forgotten or compare_all or not tracked.log.trusted or not tracked.log.n_pages:
                 self._compare_at_rest(tracked, tail)
         finally:
             tail.close()
+
+    def _bring_forward(self, tracked: Tracked, tail: WalTail) -> None:
+        """In WAL mode, and after the kernel's cache was lost, the log may be ahead of the file."""
+        self._group.flush()
+        logged, path = tracked.log, self._layout.files / tracked.name
+        if not logged.trusted or not logged.n_pages or self._journal_active(tracked):
+            return
+        try:
+            differs = compare(
+                str(path),
+                logged.page_checksum,
+                known_size=(logged.page_size, logged.n_pages),
+                overlay=tail.overlay(),
+                beat=self._beat,
+            )
+        except (FormatError, FileNotFoundError):
+            return  # half there, or gone: that is dealt with as ever
+        if differs.page_size != logged.page_size:
+            return
+        missing = missing_pages(logged, [number for number, _ in differs.pages], differs.commit)
+        if not missing and differs.commit == logged.n_pages:
+            return
+        images = find_images(logged, missing)
+        if images is None:
+            return  # the file counts
+        tail.close()
+        try:
+            bring_forward(path, logged, images)
+        except (LiteMQError, OSError) as error:
+            self._log.error(
+                "can't bring the database forward to its log", db=tracked.name, reason=str(error)
+            )
+            return
+        self._log.info(
+            "the database was behind its log; brought forward",
+            db=tracked.name,
+            txid=logged.head.txid,
+            pages=len(images),
+        )
+        # page 1 as SQLite has written it now
+        self.log_difference(tracked, numbers=sorted(images))
 
     def take_over(self, tracked: Tracked, *, compare_all: bool = False) -> None:
         """Go on with the log of a file that this node has applied as a replica until now.
@@ -203,16 +255,23 @@ class FileCapture:
                 close_in_mount(fd)
                 tracked.opening = False
                 self._again(tracked, LOCK_RETRY_S)
+            elif self._cached:
+                # what has been committed may be in the kernel alone
+                self._helper.call(lambda: _write_out(fd), lambda _: self._ask_more(quiet))
             elif tracked.comparing is not None and tracked.comparing.numbers is None:
                 self._compare_quiet(quiet)
             else:
-                # Others may have been written since the report: without them, we would log half
-                # a transaction. Now that nobody writes, the mount tells of them, too.
-                token = secrets.randbits(62)
-                self._quiet[token] = quiet
-                self._ask_report(token, tracked.name)
+                self._ask_more(quiet)
 
         self._helper.open_file(self._mount_path(tracked.name), opened)
+
+    def _ask_more(self, quiet: _Quiet) -> None:
+        """Others may have been written since the report: without them, we would log half a
+        transaction. Now that nobody writes, the mount tells of them, too.
+        """
+        token = secrets.randbits(62)
+        self._quiet[token] = quiet
+        self._ask_report(token, quiet.tracked.name)
 
     def _again_later(self, tracked: Tracked) -> None:
         wanted = tracked.comparing
@@ -281,13 +340,18 @@ class FileCapture:
         if not os.path.getsize(self._path(tracked)):
             self._group.drop(tracked)  # to SQLite it is a database without a page
             return
-        overlay, capture = None, tracked.last_capture
+        overlay, capture, numbers = None, tracked.last_capture, wanted.numbers
         if tail is not None:
-            self._wals.take_published(tracked)
+            missed = tail.doubt
+            if missed:
+                tail.skip_published()
+            else:
+                self._wals.take_published(tracked)
             overlay, capture = tail.overlay(), tail.position() or capture
-        differs = self.log_difference(
-            tracked, numbers=wanted.numbers, overlay=overlay, capture=capture
-        )
+            if missed and numbers is not None and overlay is not None:
+                # one state of what may have been missed and what stands in the WAL by now
+                numbers = sorted({*numbers, *overlay.numbers})
+        differs = self.log_difference(tracked, numbers=numbers, overlay=overlay, capture=capture)
         if differs and wanted.unexpected:
             self._warn_of_change(tracked)
 
@@ -340,6 +404,11 @@ class FileCapture:
                 return is_active(journal.read(1))
         except FileNotFoundError:
             return False
+
+
+def _write_out(fd: int) -> None:
+    with contextlib.suppress(OSError):  # the mount has died: the next one is compared
+        write_out(fd)
 
 
 def _trust(tracked: Tracked, errno: int) -> None:

@@ -29,6 +29,7 @@ from litemq.fs.late_close import LateClose
 from litemq.fs.operations import Operations
 from litemq.fs.page_cache import PageCache
 from litemq.fs.poll_loop import Event, PollLoop
+from litemq.fs.reserve import Reserve
 from litemq.fs.session import Session
 from litemq.fs.tree import Tree
 from litemq.transport import messages as m
@@ -37,6 +38,10 @@ from litemq.transport.sockets import Receiver, Sender, close_all
 
 NAME = "fuse_capture"
 HEARTBEAT_S = 0.25
+#: how often a write to a full disk is tried again
+ROOM_RETRY_S = 0.1
+#: and how often that is said
+NO_ROOM_AGAIN_S = 30.0
 #: how long a database file must have been left alone before unexplained writes are looked at
 SETTLE_S = 0.05
 #: who has files open when the mount goes has this long to close them
@@ -53,6 +58,7 @@ class _Gate:
     generation: int
     message: m.Message
     event: Event[int]
+    proven: bool = True
 
 
 class FuseCapture:
@@ -97,7 +103,11 @@ class FuseCapture:
         self.holding: Event[None] | None = None
         self.capturing = primary
         self._closed = False
-        self._tree = Tree(self._layout.files, self)
+        self._reserve = Reserve(self._layout.reserve) if config.caches_writes else None
+        #: when it was last said that the disk has no room for a page that nobody can refuse
+        self._no_room_s = -math.inf
+        self._cached = config.caches_writes
+        self._tree = Tree(self._layout.files, self, cached=self._cached)
         self._page_cache = PageCache(self._loop)
         self._late_close = LateClose()
         self._session = Session(
@@ -106,7 +116,7 @@ class FuseCapture:
             name=f"litemq:{config.node.name}",
             allow_other=config.mount.allow_other,
         )
-        self._operations = Operations(self._tree, self)
+        self._operations = Operations(self._tree, self, cached=self._cached)
 
     # --- life
 
@@ -153,8 +163,12 @@ class FuseCapture:
     def _unmount(self) -> None:
         self._page_cache.close()
         self._session.unmount()
+        if self._reserve is not None:
+            self._reserve.remove()
         # what is not in the log yet is found by comparing, at the next start
         left = self._unexplained or any(each.changed for each in self._tree.captures.values())
+        if self._cached and self._in_use():  # what they write from now on is the kernel's alone
+            left = True
         if (self._mounted or not self._unclean) and not left:
             self._layout.mounted.unlink(missing_ok=True)
         close_all()
@@ -162,6 +176,8 @@ class FuseCapture:
     async def _beat(self) -> None:
         while True:
             self._alive()
+            if self._reserve is not None:
+                self._reserve.keep()
             if self._primary and not self._ready.is_set:
                 self._send(m.CaptureStarted(self._incarnation))
             await self._loop.sleep(HEARTBEAT_S)
@@ -188,8 +204,8 @@ class FuseCapture:
 
     def _handle(self, message: m.Message) -> None:
         match message:
-            case m.OpenGate(gate=number, captured_end=end):
-                self._open_gate(number, end)
+            case m.OpenGate(gate=number, captured_end=end, proven=proven):
+                self._open_gate(number, end, proven=proven)
             case m.RefuseGate(gate=number, errno=errno):
                 gate = self._gates.pop(number, None)
                 if gate is not None:
@@ -205,6 +221,8 @@ class FuseCapture:
                 file = self._tree.by_name.get(database)
                 if isinstance(file, DatabaseFile):
                     file.report_unexplained()
+                elif self._cached and not database:
+                    self._report_all()
                 self._send(m.CaptureEcho(number))
             case m.CaptureReady(token=token):
                 if token == self._resync_token:
@@ -243,14 +261,19 @@ class FuseCapture:
             case m.CloseWrites(reply_to=reply_to):
                 self._closed = True
                 self._refused = errno_of.EROFS
-                for file in self._tree.by_name.values():
-                    if isinstance(file, DatabaseFile):
-                        file.report_unexplained()
+                if self._cached:
+                    self._send(m.SealDatabases())
+                self._report_all()
                 reply = Sender(reply_to)
                 reply.send(m.WritesClosed())
                 reply.close()
             case _:
                 self._log.warning("unexpected message", message=type(message).__name__)
+
+    def _report_all(self) -> None:
+        for file in self._tree.by_name.values():
+            if isinstance(file, DatabaseFile):
+                file.report_unexplained()
 
     def _set_role(self, *, primary: bool, epoch: int) -> None:
         """Change sides while files are open. Told again, it changes nothing."""
@@ -287,22 +310,26 @@ class FuseCapture:
     @property
     def refuse_errno(self) -> int:
         """Errno for every write that starts or extends a transaction; 0: go ahead."""
-        if self._refused or not self.fenced:
+        if self._refused:
             return self._refused
-        return errno_of.EROFS
+        if self._reserve is not None and self._reserve.used:
+            return errno_of.ENOSPC
+        return errno_of.EROFS if self.fenced else 0
 
     @property
     def fenced(self) -> bool:
         """Whether the lease may have ended; never on a replica, nor where the primary is fixed."""
         return time.monotonic() >= self._accepts_until_s
 
-    def _open_gate(self, number: int, captured_end: int) -> None:
+    def _open_gate(self, number: int, captured_end: int, *, proven: bool) -> None:
         gate = self._gates.pop(number, None)
         if gate is None:
             return
         capture = gate.capture
-        if gate.generation == capture.generation and captured_end > capture.captured_end:
-            capture.captured_end = captured_end
+        # where writes are cached, nobody here knows how far the WAL goes by now
+        if gate.generation == capture.generation and not self._cached:
+            capture.captured_end = max(capture.captured_end, captured_end)
+        gate.proven = proven
         gate.event.set(0)
 
     def _logged(self, sequence: int) -> None:
@@ -325,6 +352,11 @@ class FuseCapture:
                 unclean=self._unclean,
                 wals=[file.capture.name for file in names if isinstance(file, WalFile)],
                 shms=[file.database for file in names if isinstance(file, ShmFile)],
+                written=[
+                    file.name
+                    for file in names
+                    if self._cached and isinstance(file, DatabaseFile) and file.writers
+                ],
             )
         )
         held = [gate.message for gate in self._gates.values()]
@@ -354,19 +386,19 @@ class FuseCapture:
             return pid == self._admitted
         return os.path.exists(f"/proc/{self._admitted}/task/{pid}")
 
-    async def wal_gate(self, capture: DatabaseCapture) -> None:
+    async def wal_gate(self, capture: DatabaseCapture) -> bool:
         if not self._primary:
-            return
+            return True
         number = next(self._gate_ids)
-        await self._hold(number, capture, m.WalGate(number, capture.name, capture.wal_end))
+        return await self._hold(number, capture, m.WalGate(number, capture.name, capture.wal_end))
 
-    async def _hold(self, number: int, capture: DatabaseCapture, message: m.Message) -> None:
-        event: Event[int] = Event()
-        self._gates[number] = _Gate(capture, capture.generation, message, event)
+    async def _hold(self, number: int, capture: DatabaseCapture, message: m.Message) -> bool:
+        gate = self._gates[number] = _Gate(capture, capture.generation, message, Event())
         self._send(message)
-        errno = await event.wait()
+        errno = await gate.event.wait()
         if errno:
             raise OSError(errno, os.strerror(errno))
+        return gate.proven
 
     async def hand_over(self, capture: DatabaseCapture, commit: Commit) -> None:
         if not self._primary:
@@ -414,6 +446,23 @@ class FuseCapture:
         if self._primary:
             self._log.info("the WAL has started over without an fsync; comparing", db=database)
             self._report(database, everything=True, numbers=[])
+
+    def database_opened(self, database: str) -> None:
+        self._send(m.DatabaseOpened(database))
+
+    def database_closed(self, database: str) -> None:
+        self._send(m.DatabaseClosed(database))
+
+    async def wait_for_room(self, name: str) -> None:
+        if self._reserve is not None and self._reserve.give():
+            self._log.error("the disk is full; syncs are refused")
+            return
+        if time.monotonic() - self._no_room_s >= NO_ROOM_AGAIN_S:
+            self._no_room_s = time.monotonic()
+            self._log.error(
+                "the disk is full; what programs have written waits for room", file=name
+            )
+        await self._loop.sleep(ROOM_RETRY_S)
 
     def shm_opened(self, database: str) -> None:
         if self._primary:

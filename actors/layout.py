@@ -60,6 +60,10 @@ class Layout:
         return self.data_dir / "mounted"
 
     @property
+    def reserve(self) -> Path:
+        return self.data_dir / "reserve"
+
+    @property
     def _term(self) -> Path:
         return self.data_dir / "term"
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 from litemq import log
+from litemq.actors.cached_writes import CachedWrites
 from litemq.actors.file_capture import FileCapture
 from litemq.actors.file_check import FileCheck
 from litemq.actors.group_commit import STALLED_RETRY_S, GroupCommit
@@ -63,6 +64,16 @@ class LogWriter:
             epoch=epoch,
             inline_bytes=config.stream.inline_bytes,
         )
+        self._cached = None
+        if config.caches_writes:
+            self._cached = CachedWrites(
+                self._reactor,
+                self._helper,
+                self._layout,
+                mount_path=self._mount_path,
+                ask_report=self._ask_report,
+                has_wal=self._has_wal,
+            )
         self._wals = WalCapture(
             self._group,
             self._reactor,
@@ -70,7 +81,9 @@ class LogWriter:
             self._layout,
             mount_path=self._mount_path,
             on_rewound=lambda tracked: self._files.request(tracked, numbers=None),
+            on_doubt=lambda tracked: self._files.request(tracked, numbers=[]),
             beat=self._beat,
+            cached=self._cached,
         )
         self._files = FileCapture(
             self._group,
@@ -80,8 +93,9 @@ class LogWriter:
             self._layout,
             mount_path=self._mount_path,
             explained=lambda name, number: self._to_fuse.send(m.WritesExplained(number, name)),
-            ask_report=lambda token, name: self._to_fuse.send(m.EchoCapture(token, name)),
+            ask_report=self._ask_report,
             beat=self._beat,
+            cached=config.caches_writes,
         )
         self._check = FileCheck(
             self._reactor,
@@ -164,6 +178,13 @@ class LogWriter:
     def _mount_path(self, name: str) -> str:
         return str(application_file(self._config, name))
 
+    def _ask_report(self, token: int, name: str = "") -> None:
+        self._to_fuse.send(m.EchoCapture(token, name))
+
+    def _has_wal(self, name: str) -> bool:
+        tracked = self._tracked.get(name)
+        return tracked is not None and tracked.wal is not None
+
     def _open_logs(self) -> bool:
         """Open the logs that are not open yet; whether there were any. Raises StorageError."""
         known = len(self._tracked)
@@ -236,12 +257,23 @@ class LogWriter:
                 self._commit_file(message)
             case m.WalGate(gate=gate, database=name, wal_end=wal_end):
                 self._wals.gate(
-                    self._track(name), wal_end, lambda errno, end: self._verdict(gate, errno, end)
+                    self._track(name),
+                    wal_end,
+                    lambda errno, end, proven: self._verdict(gate, errno, end, proven=proven),
                 )
             case m.WalOpened(database=name):
                 self._wals.open(self._track(name))
             case m.WalRemoved(database=name):
                 self._wals.close(self._track(name))
+            case m.DatabaseOpened(database=name):
+                if self._cached is not None:
+                    self._cached.opened(name)
+            case m.DatabaseClosed(database=name):
+                if self._cached is not None:
+                    self._cached.closed(name)
+            case m.SealDatabases():
+                for tracked in self._tracked.values():
+                    self._wals.last_look(tracked)
             case m.ShmOpened(database=name):
                 self._wals.open_index(self._track(name))
             case m.ShmRemoved(database=name):
@@ -276,14 +308,21 @@ class LogWriter:
         self._mounted = message.mounted
         self._incarnation = message.incarnation
         for tracked in self._tracked.values():
+            if self._cached is not None and not message.mounted:
+                self._wals.last_look(tracked)  # at a mount that has died
             tracked.shm_serial += 1
             self._wals.close(tracked)
+        if self._cached is not None:
+            self._cached.start_over()
         if message.taken_over:
             self._take_over()
         elif not message.mounted:
             self._recover(unclean=message.unclean)
         for name in message.wals:
-            self._wals.open(self._track(name))
+            self._wals.open(self._track(name), made=False)
+        if self._cached is not None:
+            for name in message.written:
+                self._cached.opened(name)
         if message.mounted or message.taken_over:
             self._rejoin(message)
         for number in self._barriers:
@@ -381,13 +420,15 @@ class LogWriter:
             except (FormatError, OSError, ValueError) as error:
                 self._log.error("can't read a commit", db=message.database, reason=str(error))
         gate = message.gate
-        self._group.after(tracked, lambda errno: self._verdict(gate, errno, 0))
+        self._group.after(tracked, lambda errno: self._verdict(gate, errno))
 
-    def _verdict(self, gate: int, errno: int, captured_end: int) -> None:
+    def _verdict(
+        self, gate: int, errno: int, captured_end: int = 0, *, proven: bool = True
+    ) -> None:
         if errno:
             self._to_fuse.send(m.RefuseGate(gate, errno))
         else:
-            self._to_fuse.send(m.OpenGate(gate, captured_end))
+            self._to_fuse.send(m.OpenGate(gate, captured_end, proven))
 
     def _send_acks(self) -> None:
         self._reactor.later(ACK_S, self._send_acks)
@@ -431,13 +472,19 @@ class LogWriter:
             return
         number = secrets.randbits(62)
         self._barriers[number] = message
-        if self._group.agreed:  # else it is asked when we agree: the mount may know of commits
+        if not self._group.agreed:
+            return  # it is asked when we agree: the mount may know of commits
+        if self._cached is None:
             self._to_fuse.send(m.EchoCapture(number))
+        else:
+            self._cached.write_out_all(lambda: self._ask_report(number))
 
     def _barrier_reached(self, number: int) -> None:
         message = self._barriers.pop(number, None)
         if message is None:
             self._files.reported(number)
+            if self._cached is not None:
+                self._cached.reported(number)
         else:
             self._answer_when_compared(message, time.monotonic() + BARRIER_PATIENCE_S)
 

@@ -47,6 +47,8 @@ class Tracked:
     unsynced: bool = True
     #: which `-shm` file is the current one: what was opened for an earlier one is not used
     shm_serial: int = 0
+    #: the same of `-wal`, where it is opened in the mount
+    wal_serial: int = 0
 
     @classmethod
     def open(cls, name: str, layout: Layout, segment_bytes: int) -> Tracked:

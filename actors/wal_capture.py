@@ -1,33 +1,34 @@
 """Capture from write-ahead logs: who is followed, when to look, the gate before frames are lost.
 
-Reads the backing `-wal` files and the WAL indexes in the mount. Never opens a path in the mount in
+Reads the backing `-wal` files (where writes are cached: those in the mount) and the WAL indexes in
+the mount. Never opens a path in the mount in
 its own thread: the directory may be held by a call that waits for this actor.
 Always true: a gate is answered behind everything published.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
 
 from litemq import log
+from litemq.actors.cached_writes import REOPEN_S, CachedWrites, close_in_mount
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
-from litemq.actors.wal_watch import WalWatch
+from litemq.actors.write_watch import WriteWatch
 from litemq.fs.wal_tail import WalTail
 
 #: how long commits are gathered into one group after one has been taken
 GATHER_S = 0.001
-#: when a file in the mount can't be opened yet
-REOPEN_S = 0.001
 #: a gate waits so often and so long for the index to be opened
 INDEX_RETRIES = 20
 INDEX_RETRY_S = 0.005
+#: who is in a write transaction when its WAL is to be sealed has this long to end it
+SEAL_S = 0.2
 
 
 class WalCapture:
@@ -42,38 +43,72 @@ class WalCapture:
         *,
         mount_path: Callable[[str], str],
         on_rewound: Callable[[Tracked], None],
+        on_doubt: Callable[[Tracked], None],
         beat: Callable[[], None],
+        cached: CachedWrites | None = None,
     ) -> None:
-        """`beat` is called again and again while much is read."""
+        """`beat` is called again and again while much is read.
+
+        `cached`: who opens `-wal` files in the mount, where writes are cached. `on_doubt` is then
+        called when frames may have been missed; a comparison is to follow.
+        """
         self._group = group
         self._reactor = reactor
         self._helper = helper
         self._layout = layout
         self._mount_path = mount_path
         self._on_rewound = on_rewound
+        self._on_doubt = on_doubt
+        self._cached = cached
         self._beat = beat
         self._log = log.get()
-        self._watch = WalWatch()
+        self._watch = WriteWatch()
         self._watched: dict[str, Tracked] = {}
         reactor.on_readable(self._watch.fd, self._written)
 
     # --- which files
 
     def tail_of(self, tracked: Tracked) -> WalTail:
-        """A tail that goes on where the log ends."""
+        """A tail of the backing file that goes on where the log ends."""
         return WalTail(f"{self._layout.files / tracked.name}-wal", tracked.resume_point)
 
-    def open(self, tracked: Tracked) -> None:
-        """There is a `-wal`: follow it."""
+    def _followed(self, tracked: Tracked, *, made: bool) -> WalTail:
         if tracked.wal is None:
             tracked.wal = self.tail_of(tracked)
-        if tracked.wal.open():
-            self._watch.add(tracked.wal.path, tracked.name)
-            self._watched[tracked.name] = tracked
-            self.collect(tracked)
+            if self._cached is not None:
+                resume = None if made else tracked.resume_point
+                tracked.wal = WalTail(tracked.wal.path, resume, cached=True)
+        return tracked.wal
+
+    def open(self, tracked: Tracked, *, made: bool = True) -> None:
+        """There is a `-wal`: follow it. `made`: it is new."""
+        tail = self._followed(tracked, made=made)
+        if self._cached is None:
+            if tail.open():
+                self._follow(tracked, tail.path)
+            return
+        tracked.wal_serial += 1
+        serial = tracked.wal_serial
+
+        def opened(fd: int) -> None:
+            if serial != tracked.wal_serial:
+                close_in_mount(fd)
+                return
+            tail.use_file(fd)
+            # what was written before it is not in the log yet, and is to come first
+            tail.doubt = tracked.comparing is not None
+            self._follow(tracked, f"/proc/self/fd/{fd}")
+
+        self._cached.open_wal(tracked.name, opened)
+
+    def _follow(self, tracked: Tracked, path: str) -> None:
+        self._watch.add(path, tracked.name)
+        self._watched[tracked.name] = tracked
+        self.collect(tracked)
 
     def close(self, tracked: Tracked) -> None:
         """The `-wal` is gone, or the mount has changed."""
+        tracked.wal_serial += 1
         if tracked.wal is not None:
             self._watch.remove(tracked.name)
             self._watched.pop(tracked.name, None)
@@ -94,9 +129,7 @@ class WalCapture:
                 if os.path.exists(f"{self._layout.files / tracked.name}-shm"):
                     self._reactor.later(REOPEN_S, open_now)
             else:
-                if tracked.wal is None:
-                    tracked.wal = self.tail_of(tracked)
-                tracked.wal.use_index(fd)
+                self._followed(tracked, made=True).use_index(fd)
                 self.collect(tracked)
 
         def open_now() -> None:
@@ -177,6 +210,8 @@ class WalCapture:
             # the mount is gone (it comes back with a resynchronisation), or the file can't be read
             self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
             tail.close_index()
+        if tail.doubt and tracked.comparing is None:
+            self._on_doubt(tracked)
         return any_taken
 
     def take_published(self, tracked: Tracked) -> None:
@@ -188,17 +223,18 @@ class WalCapture:
         self,
         tracked: Tracked,
         wal_end: int,
-        verdict: Callable[[int, int], None],
+        verdict: Callable[[int, int, bool], None],
         patience: int = INDEX_RETRIES,
     ) -> None:
         """Take everything; then `verdict` gets an errno or 0, and how far the WAL is in the log.
 
+        Also whether that is all there was, for certain: where writes are cached it may not be.
         `wal_end`: how far the WAL was written when the gate closed (bytes).
         """
         if tracked.wal is None:
             self.open(tracked)
         tail = tracked.wal
-        if tail is not None and patience and not tail.has_index and not tail.exclusive:
+        if tail is not None and patience and not self._can_be_read(tail):
             # The index is being opened. Should the directory be held, by this very call perhaps,
             # the checksums have to do.
             self._reactor.later(
@@ -208,16 +244,47 @@ class WalCapture:
         if tail is not None:
             # Whoever checkpoints has committed: also frames that only its own index vouches for.
             self.take(tracked, tail, chain=not tail.has_index, blank_up_to=wal_end)
-            if tail.restarting:
+            if self._cached is None and tail.restarting:
                 self.take(tracked, tail, chain=True, blank_up_to=wal_end)
         captured_end = 0 if tail is None else tail.captured_end
-        self._group.after(tracked, lambda errno: verdict(errno, captured_end))
+        proven = self._cached is None or (tail is not None and tail.is_open and not tail.doubt)
+        if tail is not None and proven:
+            tail.gated()
+        elif self._cached is not None and (tail is None or not tail.doubt):
+            self._on_doubt(tracked)  # it could not be opened in time
+        self._group.after(tracked, lambda errno: verdict(errno, captured_end, proven))
 
+    def _can_be_read(self, tail: WalTail) -> bool:
+        opened = self._cached is None or tail.is_open
+        return opened and (tail.has_index or tail.exclusive)
 
-def close_in_mount(fd: int) -> None:
-    """Close a descriptor of the mount; ENOTCONN when the mount has died."""
-    with contextlib.suppress(OSError):
-        os.close(fd)
+    # --- the end of a mount whose writes are cached
+
+    def last_look(self, tracked: Tracked) -> bool:
+        """Let nobody commit to the WAL any more, and take what is in it; false if that can't be.
+
+        The kernel goes on with what it caches when the mount has died: programs that have the files
+        open could commit to nowhere. Their next transaction is refused with SQLITE_CANTOPEN.
+        """
+        tail = tracked.wal
+        if tail is None or not tail.is_open:
+            return True
+        lock = tail.lock_writers()
+        end_s = time.monotonic() + SEAL_S
+        while lock is None and time.monotonic() < end_s:
+            time.sleep(0.002)
+            lock = tail.lock_writers()
+        self.take_published(tracked)
+        if lock is None or not tail.has_index:
+            return False
+        try:
+            tail.seal()
+        except OSError as error:
+            self._log.info("can't seal the WAL", db=tracked.name, reason=str(error))
+            return False
+        finally:
+            lock.release()
+        return True
 
 
 def _pause_s(looks: int) -> float:

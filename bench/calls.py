@@ -55,9 +55,12 @@ def unavailable() -> str:
     return ""
 
 
-def count(directory: Path | None, say: Callable[[str], None]) -> list[Calls]:
+def count(
+    directory: Path | None, say: Callable[[str], None], *, write_back: bool = False
+) -> list[Calls]:
     """One-row commits of 100 bytes on a primary with one replica. Raises LiteMQError, OSError."""
-    with LocalCluster(["calls-a", "calls-b"], below=directory) as cluster:
+    names = ["calls-a", "calls-b"]
+    with LocalCluster(names, below=directory, write_back=write_back) as cluster:
         found = []
         for journal, synchronous in MODES:
             mode = f"{journal}/{synchronous}"

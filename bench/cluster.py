@@ -60,9 +60,10 @@ class LocalCluster:
         election: Election | None = None,
         hosts: Sequence[Host] = (),
         plain: Sequence[str] = (),
+        write_back: bool = False,
     ) -> None:
         """`hosts`: where each of the nodes runs, if that is not simply here. `plain`: the names of
-        replicas without FUSE, which come after the others.
+        replicas without FUSE, which come after the others. `write_back`: as the key of [mount].
         """
         self.directory = Path(tempfile.mkdtemp(prefix="litemq-", dir=below))
         #: not removed by `close`
@@ -75,7 +76,7 @@ class LocalCluster:
         self.nodes = [
             LocalNode(
                 self.directory, name, listen[number], sections,
-                hosts[number].inside if hosts else (),
+                hosts[number].inside if hosts else (), write_back=write_back,
             )
             for number, name in enumerate(names)
         ]  # fmt: skip

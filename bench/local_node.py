@@ -47,6 +47,7 @@ class LocalNode:
         inside: Sequence[str] = (),
         *,
         fuse: bool = True,
+        write_back: bool = False,
     ) -> None:
         """`inside` is the beginning of a command line whose rest runs where `listen` is."""
         self.name = name
@@ -54,7 +55,7 @@ class LocalNode:
         path = directory / f"{name}.toml"
         sections: Sections = {
             "node": {"name": name, "data-dir": str(directory / f"data-{name}")},
-            "mount": {"path": str(self.mount), "fuse": fuse},
+            "mount": {"path": str(self.mount), "fuse": fuse, "write-back": write_back},
             "stream": {"listen": listen},
             **election,
         }

@@ -42,6 +42,7 @@ class Plan:
     seconds: float
     visible_seconds: float
     directory: Path | None
+    write_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ def run(plan: Plan, say: Callable[[str], None]) -> Report:
     """Start two nodes, measure, stop them. `say` gets a word on what is under way. Raises
     LiteMQError.
     """
-    with LocalCluster(["bench-a", "bench-b"], below=plan.directory) as cluster:
+    names = ["bench-a", "bench-b"]
+    with LocalCluster(names, below=plan.directory, write_back=plan.write_back) as cluster:
         bench = _Bench(cluster, plan, say)
         comparisons = bench.compare()
         visible = bench.commit_to_visible()
@@ -96,7 +98,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> Report:
             "primary": cluster.primary.pss_bytes(),
             "replica": cluster.replicas[0].pss_bytes(),
         }
-    shown = {"rounds": plan.rounds, "seconds": plan.seconds}
+    shown = {"rounds": plan.rounds, "seconds": plan.seconds, "write_back": plan.write_back}
     return Report(machine(), shown, comparisons, visible, pss)
 
 

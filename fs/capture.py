@@ -52,6 +52,7 @@ class DatabaseCapture:
         "never_synced",
         "page_size",
         "settle_timer",
+        "synced",
         "touched_s",
         "wal_end",
     )
@@ -69,6 +70,8 @@ class DatabaseCapture:
         #: the file was no database when it was last looked at, and that has been reported
         self.foreign = False
         self.journal_active = False
+        #: (writes are cached) the database was synced while this journal was active: all is here
+        self.synced = False
         #: bytes written to the current generation of the WAL, and how many of them are in the log
         self.wal_end = 0
         self.captured_end = 0
@@ -200,10 +203,11 @@ class Gatekeeper(Protocol):
     def admitted(self, pid: int) -> bool:
         """Whether this thread belongs to the process that may write on a replica."""
 
-    async def wal_gate(self, capture: DatabaseCapture) -> None:
+    async def wal_gate(self, capture: DatabaseCapture) -> bool:
         """Return once everything published in the WAL is in the log.
 
-        Raises OSError to fail the call.
+        False if frames may have been lost unseen before: a comparison follows. Raises OSError to
+        fail the call.
         """
 
     async def hand_over(self, capture: DatabaseCapture, commit: Commit) -> None:
@@ -219,6 +223,15 @@ class Gatekeeper(Protocol):
     def wal_removed(self, database: str) -> None: ...
     def wal_rewritten(self, database: str) -> None:
         """Frames that had been captured were overwritten, or lost before a checkpoint's end."""
+
+    def database_opened(self, database: str) -> None:
+        """Somebody may write a database whose writes are cached."""
+
+    def database_closed(self, database: str) -> None:
+        """Nobody may any more, and everything has come."""
+
+    async def wait_for_room(self, name: str) -> None:
+        """Return when it is worth trying again to write to a full disk."""
 
     def shm_opened(self, database: str) -> None: ...
     def shm_removed(self, database: str) -> None: ...

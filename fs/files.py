@@ -23,6 +23,14 @@ KERNEL_PAGE = os.sysconf("SC_PAGE_SIZE")
 AHEAD_BYTES = (32 * 1024, 256 * 1024)
 
 
+def write_all(fd: int, data: bytes, offset: int) -> int:
+    """As pwrite, but never short: the kernel does not look at how much of a cached page arrived."""
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], offset + written)
+    return written
+
+
 class File:
     """Any file that is not SQLite's: passed through, never replicated."""
 
@@ -57,6 +65,8 @@ class File:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         self.handles += 1
         self.writers += writing
+        if writing and self.writers == 1:
+            self.opened_for_writing()
 
     def create(self, mode: int) -> None:
         """Make the backing file and open it."""
@@ -64,6 +74,7 @@ class File:
         os.fchmod(self.fd, mode)
         self.handles += 1
         self.writers += 1
+        self.opened_for_writing()
 
     def release(self, *, writing: bool) -> None:
         self.handles -= 1
@@ -90,7 +101,7 @@ class File:
 
     async def write(self, offset: int, data: bytes) -> int:
         self.check_writable()
-        return os.pwrite(self.fd, data, offset)
+        return write_all(self.fd, data, offset)
 
     async def truncate(self, size: int) -> None:
         self.check_writable()
@@ -104,6 +115,9 @@ class File:
 
     async def fsync(self) -> None:
         os.fdatasync(self.fd)
+
+    def opened_for_writing(self) -> None:
+        """Somebody may write from now on, and nobody could before."""
 
     def written_to_the_end(self) -> None:
         """The last handle that could write is gone."""
@@ -186,10 +200,15 @@ class DatabaseFile(File):
     def written_to_the_end(self) -> None:
         self.report_unexplained()
 
+    @property
+    def explained(self) -> bool:
+        """Whether a journal or a WAL accounts for what was written."""
+        return self.capture.explained
+
     def report_unexplained(self) -> None:
         """Hand over what changed without a journal or WAL to account for it."""
         capture = self.capture
-        if capture.explained or not capture.changed or self.fd < 0:
+        if self.explained or not capture.changed or self.fd < 0:
             return
         commit = capture.take(self.fd, unexplained=True)
         if commit is None and not capture.foreign:

@@ -49,10 +49,11 @@ class Operations(pyfuse3.Operations):
     """One flat directory of databases and what stands beside them."""
 
     supports_dot_lookup = False
-    enable_writeback_cache = False
 
-    def __init__(self, tree: Tree, gatekeeper: Gatekeeper) -> None:
+    def __init__(self, tree: Tree, gatekeeper: Gatekeeper, *, cached: bool = False) -> None:
+        """`cached`: have the kernel cache writes."""
         super().__init__()
+        self.enable_writeback_cache = cached
         self._tree = tree
         self._gatekeeper = gatekeeper
         self._virtual = VirtualFiles(gatekeeper, tree.new_inode)
@@ -120,6 +121,8 @@ class Operations(pyfuse3.Operations):
             await file.truncate(attr.st_size)
         if fields.update_mode or fields.update_uid or fields.update_gid:
             self._check_may_write(file, ctx.pid)
+        if file.unlinked and file.fd < 0:
+            raise FUSEError(errno.ENOENT)  # the kernel brings times late; another may have its name
         _set_attributes(file.path if file.fd < 0 else file.fd, attr, fields)
         return self._attributes(file)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from litemq.fs.cached_files import CachedDatabaseFile, CachedJournalFile, CachedWalFile
 from litemq.fs.capture import DatabaseCapture, Gatekeeper
 from litemq.fs.files import DatabaseFile, File, JournalFile, ShmFile, WalFile
 from litemq.fs.journal import is_active
@@ -18,12 +19,25 @@ from litemq.fs.names import Kind, classify
 ROOT_INODE = 1
 JOURNAL_HEAD_BYTES = 28
 
+_WRITTEN_THROUGH: dict[Kind, type[DatabaseFile | WalFile | JournalFile]] = {
+    Kind.DATABASE: DatabaseFile,
+    Kind.WAL: WalFile,
+    Kind.JOURNAL: JournalFile,
+}
+_CACHED: dict[Kind, type[DatabaseFile | WalFile | JournalFile]] = {
+    Kind.DATABASE: CachedDatabaseFile,
+    Kind.WAL: CachedWalFile,
+    Kind.JOURNAL: CachedJournalFile,
+}
+
 
 class Tree:
     """Names to nodes to backing files."""
 
-    def __init__(self, backing: Path, gatekeeper: Gatekeeper) -> None:
+    def __init__(self, backing: Path, gatekeeper: Gatekeeper, *, cached: bool = False) -> None:
+        """`cached`: the kernel caches writes."""
         self.backing = backing
+        self._cached = cached
         self.gatekeeper = gatekeeper
         self.by_name: dict[str, File] = {}
         self.by_inode: dict[int, File] = {}
@@ -101,12 +115,9 @@ class Tree:
         kind, database = classify(name)
         path = self.path(name)
         file: File
-        if kind is Kind.DATABASE:
-            file = DatabaseFile(inode, name, path, self.capture(database), self.gatekeeper)
-        elif kind is Kind.WAL:
-            file = WalFile(inode, name, path, self.capture(database), self.gatekeeper)
-        elif kind is Kind.JOURNAL:
-            file = JournalFile(inode, name, path, self.capture(database), self.gatekeeper)
+        role = (_CACHED if self._cached else _WRITTEN_THROUGH).get(kind)
+        if role is not None:
+            file = role(inode, name, path, self.capture(database), self.gatekeeper)
         elif kind is Kind.SHM:
             file = ShmFile(inode, name, path, database, self.gatekeeper)
         else:

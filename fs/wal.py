@@ -146,6 +146,17 @@ def parse_index_header(data: bytes | memoryview) -> WalIndexHeader | None:
     return WalIndexHeader(page_size, mx_frame, n_pages, (f1, f2), salts, bool(big_endian), change)
 
 
+def sealed_index(data: bytes) -> bytes:
+    """The same 96 bytes, whole, but of a version that no SQLite knows.
+
+    It then refuses the next transaction of every connection with SQLITE_CANTOPEN, and does not
+    recover the WAL: "unable to open database file", which has programs open it anew.
+    """
+    copy = b"\xff" * 4 + data[4:40]
+    copy += Struct("=2I").pack(*checksum(copy, big_endian=sys.byteorder == "big"))
+    return copy + copy
+
+
 # -- frames
 
 #: A transaction that outgrew the cache and rewrote a page in the log writes its later frames

@@ -24,8 +24,10 @@ from litemq.fs.wal import (
     parse_index_header,
     parse_wal_header,
     read_commits,
+    sealed_index,
     valid_commits,
 )
+from litemq.fs.write_out import write_out
 
 #: frames read at once; a larger transaction is read whole
 READ_BYTES = 1024 * 1024
@@ -52,6 +54,7 @@ class Overlay:
     """The newest committed image of each page in a WAL at rest."""
 
     def __init__(self, fd: int, page_size: int, offsets: dict[int, int], n_pages: int) -> None:
+        self.numbers = offsets.keys()
         self._fd = fd
         self._page_size = page_size
         self._offsets = offsets
@@ -66,12 +69,14 @@ class Overlay:
 class WalTail:
     """The WAL of one database, generation after generation."""
 
-    def __init__(self, path: str, resume: ResumePoint | None) -> None:
+    def __init__(self, path: str, resume: ResumePoint | None, *, cached: bool = False) -> None:
         """`resume` is where a former tail stopped.
 
-        Salts, offset and size of the last frames taken.
+        Salts, offset and size of the last frames taken. `cached`: the kernel caches writes, so
+        frames may be lost without a gate; then the tail is in `doubt`.
         """
         self.path = path
+        self._cached = cached
         self._resume = resume
         self._fd = -1
         self._index_fd = -1
@@ -80,6 +85,56 @@ class WalTail:
         self._running: tuple[int, int] | None = None
         #: SQLite's recovery has lost frames that had been taken; whoever sees to it resets this
         self.rewound = False
+        #: frames taken when the last gate opened: behind them nothing of that time was missed
+        self._gated = 0
+        #: the WAL has started over, and it can't be told whether all of it had been taken. Nothing
+        #: is taken until `skip_published`
+        self.doubt = False
+
+    def use_file(self, fd: int) -> None:
+        """Take over a descriptor of `-wal`, opened in the mount."""
+        self._close_file()
+        self._fd = fd
+
+    @property
+    def is_open(self) -> bool:
+        return self._fd >= 0
+
+    @property
+    def fd(self) -> int:
+        """Of `-wal`."""
+        return self._fd
+
+    def gated(self) -> None:
+        """A gate is about to open, and everything published has been taken."""
+        self._gated = self._taken
+
+    def skip_published(self) -> None:
+        """Count everything that is committed as taken, for a comparison that ends the doubt.
+
+        Only meaningful while nobody writes.
+        """
+        self.doubt = False
+        index = self._index()
+        if index is None:
+            self._enter(None)
+            self.doubt = False
+            while self._collect_chain(0):
+                pass
+        elif self._enter(index.salts):
+            self._taken, self._running = index.mx_frame, None
+        else:  # about to start over: everything is in the database file
+            self._header, self._taken, self._running = None, 0, None
+        self.doubt = False
+        self._gated = self._taken
+
+    def stop_where_recovery_stops(self) -> None:
+        """Count as taken what SQLite's recovery will find in a WAL at rest, be it less."""
+        self._taken, self._running = 0, None
+        if self._enter(None):
+            self._taken, self._running = 0, None
+            while self._collect_chain(0):
+                pass
 
     def open(self) -> bool:
         """Open the file that bears the name now, if it is not open; False if there is none."""
@@ -154,12 +209,12 @@ class WalTail:
         `chain`: go by the checksums, where there is no index. `blank_up_to`: see `valid_commits`.
         Raises OSError.
         """
-        if self._fd < 0:
+        if self._fd < 0 or self.doubt:
             return []
         if chain:
             return self._collect_chain(blank_up_to)
         index = self._index()
-        if index is None or not self._enter(index.salts):
+        if index is None or not self._enter(index.salts) or self.doubt:
             return []
         return self._collect_published(index)
 
@@ -218,6 +273,18 @@ class WalTail:
                 last_commit = frame
         return False
 
+    def seal(self) -> None:
+        """Have every connection open the database anew before its next transaction.
+
+        For whoever holds the write lock, and has taken everything. A frame behind that was refused
+        its sync, or its writer has died: it must not become a commit when the WAL is recovered.
+        """
+        behind = self.captured_end
+        if behind and os.pread(self._fd, FRAME_HEADER_BYTES, behind).strip(b"\0"):
+            os.pwrite(self._fd, bytes(FRAME_HEADER_BYTES), behind)
+            write_out(self._fd)
+        os.pwrite(self._index_fd, sealed_index(os.pread(self._index_fd, INDEX_HEADER_BYTES, 0)), 0)
+
     def close_index(self) -> None:
         if self._index_fd >= 0:
             with contextlib.suppress(OSError):  # ENOTCONN when the mount has died
@@ -238,7 +305,8 @@ class WalTail:
 
     def _close_file(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            with contextlib.suppress(OSError):  # as for the index
+                os.close(self._fd)
             self._fd = -1
         self._header = None
         self._taken = 0
@@ -274,10 +342,30 @@ class WalTail:
             if header is None:
                 return False
             if self._header is None or header.salts != self._header.salts:
+                self.doubt = self._cached and not self._nothing_missed(header)
                 self._header = header
                 self._taken = self._resumed(header)
                 self._running = None
+                self._gated = -1 if self._taken else 0
         return salts is None or salts == self._header.salts
+
+    def _nothing_missed(self, header: WalHeader) -> bool:
+        """Whether all of the generation before `header` has been taken.
+
+        SQLite starts over when a checkpoint has copied everything. One that ends with an fsync
+        waited at the gate. If the last frames taken were taken there, others can only have come
+        since without an fsync: they stand behind, unless the new generation has come so far.
+        """
+        before = self._header
+        if before is None:
+            if self._resume is None:
+                return header.checkpoint_sequence == 0  # the first generation of a new file
+            return _salt_numbers(header.salts) == self._resume[:2]
+        restarts = (_salt_numbers(header.salts)[0] - _salt_numbers(before.salts)[0]) & 0xFFFFFFFF
+        if self._gated != self._taken or restarts != 1:
+            return False
+        behind = os.pread(self._fd, 8, self._frame(before, self._taken + 1) + 8)
+        return behind != before.salts and (behind != header.salts or self.exclusive)
 
     def _resumed(self, header: WalHeader) -> int:
         """How many frames of this generation a former tail has taken."""
@@ -330,7 +418,7 @@ class WalTail:
         return commits
 
     def _collect_chain(self, blank_up_to: int) -> list[WalCommit]:
-        if not self._enter(None):
+        if not self._enter(None) or self.doubt:
             return []
         assert self._header is not None
         running = self._running

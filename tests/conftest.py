@@ -13,7 +13,7 @@ from consul_server import ConsulServer
 from electorate import Electorate
 from leftovers import clear, make_run_directory, mounts_below, sweep_dead_runs
 from namespaces import Network, sweep_dead_namespaces
-from nodes import Cluster, Sections
+from nodes import Cluster, Node, Sections
 from ports import release_ports
 from sql_process import SqlProcess
 
@@ -34,6 +34,20 @@ def run_directory() -> Iterator[Path]:
 
 
 _numbers = iter(range(1, 1 << 30))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of a module that bears the mark `caches` run with and without `write-back`."""
+    if metafunc.definition.get_closest_marker("caches") is not None:
+        metafunc.parametrize("write_back", [False, True], ids=["through", "back"], indirect=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def write_back(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether the kernel caches what is written on primaries that are fixed."""
+    Node.write_back = getattr(request, "param", False)
+    yield Node.write_back
+    Node.write_back = False
 
 
 def _clusters(run_directory: Path) -> Iterator[Callable[..., Cluster]]:
@@ -135,8 +149,9 @@ def new_network(run_directory: Path) -> Iterator[Callable[..., Network]]:
 
 
 @pytest.fixture(scope="module")
-def new_shared_cluster(run_directory: Path) -> Iterator[Callable[..., Cluster]]:
+def new_shared_cluster(run_directory: Path, write_back: bool) -> Iterator[Callable[..., Cluster]]:
     """The same for all tests of a module, which use database names of their own."""
+    del write_back  # another value, other clusters
     yield from _clusters(run_directory)
 
 

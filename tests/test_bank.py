@@ -171,6 +171,7 @@ def run_bank(new_cluster: Callable[..., Cluster], mode: str, sync: str, seconds:
 
 
 @pytest.mark.fuse
+@pytest.mark.caches
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_bank_when_actors_are_killed_then_nothing_is_lost_and_no_reader_sees_half(
     new_cluster: Callable[..., Cluster], mode: str
@@ -181,6 +182,7 @@ def test_bank_when_actors_are_killed_then_nothing_is_lost_and_no_reader_sees_hal
 
 @pytest.mark.torture
 @pytest.mark.fuse
+@pytest.mark.caches
 @pytest.mark.parametrize("synchronous", ["OFF", "NORMAL", "FULL"])
 @pytest.mark.parametrize("mode", ["WAL", "DELETE", "TRUNCATE", "PERSIST"])
 def test_bank_when_actors_are_killed_for_long_then_nothing_is_lost(
@@ -191,6 +193,7 @@ def test_bank_when_actors_are_killed_for_long_then_nothing_is_lost(
 
 
 @pytest.mark.fuse
+@pytest.mark.caches
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_bank_when_the_whole_primary_is_killed_then_it_comes_back_with_everything(
     new_cluster: Callable[..., Cluster], mode: str
@@ -199,7 +202,9 @@ def test_bank_when_the_whole_primary_is_killed_then_it_comes_back_with_everythin
     cluster = new_cluster(replicas=1, sections=PATIENT)
     for node in cluster.nodes:
         node.announce(*KILLED)
-    with a_bank(cluster, mode, "NORMAL", tellers=2) as bank:
+    # where writes are cached, this is a power failure to SQLite
+    synchronous = "FULL" if Node.write_back else "NORMAL"
+    with a_bank(cluster, mode, synchronous, tellers=2) as bank:
         for _ in range(3):
             before = len(bank.acknowledged(0))
             eventually(lambda before=before: len(bank.acknowledged(0)) > before + 50, timeout_s=60)

@@ -14,7 +14,7 @@ from sql_process import SqlError, SqlProcess
 from tools import fail, run, succeed
 from waiting import eventually
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.caches]
 
 MODES = ("delete", "truncate", "persist", "memory", "off", "wal")
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -205,8 +205,9 @@ def test_journal_off_when_wal_mode_follows_then_the_order_is_kept(
                 f"PRAGMA journal_mode={('wal', 'delete', 'truncate')[number % 3]}",
                 f"INSERT INTO t VALUES({number}, 'then')",
                 "DELETE FROM t WHERE x % 4 = 2",
-                "PRAGMA journal_mode=OFF",
             )
+            # waits while the log writer compares the file
+            assert app.ask("attempt", "PRAGMA journal_mode=OFF", [])[0] == "rows"
     shared.agree(name)
     assert not shared.replicas[0].logged("repair", db=name)
 
@@ -483,6 +484,14 @@ def test_database_when_larger_than_a_gibibyte_then_the_lock_page_is_left_out(
         assert app.one("PRAGMA page_count") > pages + 10
         app.script("INSERT INTO t VALUES('after the lock page')")
         replica = cluster.replicas[0]
+        eventually(
+            lambda: (
+                cluster.primary.position("big.db") is not None
+                and cluster.primary.logged_checksums("big.db", app.one("PRAGMA page_count"))
+            ),
+            timeout_s=60,
+            what="all of it is in the log",
+        )
         eventually(
             lambda: replica.position("big.db"),
             until=cluster.primary.position("big.db"),

@@ -22,6 +22,8 @@ from workload import (
     pairwise,
 )
 
+pytestmark = pytest.mark.caches
+
 CHOICES: dict[str, tuple[object, ...]] = {
     "journal_mode": JOURNAL_MODES,
     "page_size": PAGE_SIZES,

@@ -13,11 +13,11 @@ import pytest
 from nodes import Cluster
 from waiting import eventually
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.caches]
 
 #: writes rows of its own, small and large, until it is killed; a line for each acknowledged one
 WRITER = """
-import random, sqlite3, sys, time
+import os, random, sqlite3, sys, time
 path, who, mode, synchronous = sys.argv[1:]
 chance = random.Random(who)
 db = sqlite3.connect(path, isolation_level=None, timeout=30)
@@ -36,7 +36,7 @@ while True:
         db.execute("DELETE FROM pad")
         db.execute("INSERT INTO pad VALUES(zeroblob(60000))")
     db.execute("COMMIT")
-    print(number, flush=True)
+    os.write(1, b"%d\\n" % number)  # in one piece: print may be killed before the end of the line
     # SQLite's locks are not fair: without a pause one writer keeps the others out, also natively
     time.sleep(chance.random() * 0.002)
 """

@@ -22,6 +22,8 @@ class ResyncCapture(Message, frozen=True):
     unclean: bool
     wals: list[Name]
     shms: list[Name]
+    #: databases that somebody may write; told only where writes are cached
+    written: list[Name]
 
 
 class CommitPages(Message, frozen=True):
@@ -71,6 +73,25 @@ class WalRemoved(Message, frozen=True):
     """The `-wal` file is gone; everything in it had been captured."""
 
     database: Name
+
+
+class DatabaseOpened(Message, frozen=True):
+    """Somebody may write this database from now on. Told only where the kernel caches writes."""
+
+    database: Name
+
+
+class DatabaseClosed(Message, frozen=True):
+    """Nobody may write it any more, and nothing of it is in the kernel's cache alone."""
+
+    database: Name
+
+
+class SealDatabases(Message, frozen=True):
+    """Have the kernel write all that it holds, and let nobody commit to a WAL any more.
+
+    The node stops. Told only where the kernel caches writes.
+    """
 
 
 class ShmOpened(Message, frozen=True):
@@ -129,10 +150,14 @@ class EchoCapture(Message, frozen=True):
 
 
 class OpenGate(Message, frozen=True):
-    """Let the held call go on; WAL bytes below `captured_end` are in the log."""
+    """Let the held call go on; WAL bytes below `captured_end` are in the log.
+
+    Unless `proven`, frames may have been lost unseen before (only where writes are cached).
+    """
 
     gate: U64
     captured_end: U64
+    proven: bool = True
 
 
 class RefuseGate(Message, frozen=True):

@@ -47,6 +47,9 @@ _requests = itertools.count(1)
 class Node:
     """One configuration and the process that runs it."""
 
+    #: of all nodes of a test, where the primary is fixed
+    write_back = False
+
     def __init__(
         self, directory: Path, name: str, *, primary: str = "", fuse: bool = True,
         sections: Sections | None = None, host: str = "127.0.0.1", inside: Sequence[str] = (),
@@ -78,6 +81,8 @@ class Node:
         }
         for section, values in sections.items():
             tables.setdefault(section, {}).update(values)
+        if tables["election"]["kind"] == "static" and self.write_back:
+            tables["mount"].setdefault("write-back", True)
         if tables["election"]["kind"] != "static":
             del tables["election"]["primary"]
         lines = []

@@ -1,4 +1,4 @@
-"""Which `-wal` files have been written since the last look, by inotify on the backing files."""
+"""Which files have been written since the last look, by inotify."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ with contextlib.suppress(OSError):
     INotify().close()
 
 
-class WalWatch:
-    """One inotify descriptor for all WAL files of a node."""
+class WriteWatch:
+    """One inotify descriptor for many files."""
 
     def __init__(self) -> None:
         self._inotify = INotify(nonblocking=True)
@@ -35,7 +35,7 @@ class WalWatch:
                 self._inotify.rm_watch(watch)
 
     def written(self) -> set[str]:
-        """Names whose WAL was written; events of removed watches are dropped."""
+        """Names whose file was written; events of removed watches are dropped."""
         return {
             self._names[event.wd]
             for event in self._inotify.read(timeout=0)

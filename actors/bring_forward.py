@@ -1,0 +1,92 @@
+"""After the kernel's cache of a mount was lost: a database behind its log gets pages from there.
+
+Where writes are cached, the log writer takes commits from the kernel's memory; a kill of the
+mount's actor, or of the node, can leave the log with transactions that the file has not. They are
+committed, and replicas have them. Works at rest, on the backing files: nobody has the mount yet.
+Always true: a page is written only if its image in the log has the checksum that the log's head
+names, and only if all pages that are missing were found.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from litemq.fs.dbpage import PageWriter
+from litemq.txlog import ltx
+from litemq.txlog.checksums import lock_page, page_checksum
+from litemq.txlog.segment_reader import SegmentReader
+from litemq.txlog.store import LOG_FOLDER, DatabaseLog
+
+#: records read at once, from the newest backwards
+WINDOW = 256
+WINDOW_BYTES = 64 * 1024 * 1024
+
+
+def missing_pages(logged: DatabaseLog, differing: list[int], pages: int) -> list[int]:
+    """Pages that the log's head has otherwise than the file, which has so many `pages`."""
+    lock = lock_page(logged.page_size)
+    known = {*differing, *range(pages + 1, logged.n_pages + 1)}
+    return sorted(
+        number
+        for number in known
+        if number <= logged.n_pages and number != lock and logged.page_checksum(number)
+    )
+
+
+def find_images(logged: DatabaseLog, numbers: list[int]) -> dict[int, bytes] | None:
+    """The images of these pages at the log's head; None if the log does not hold all of them."""
+    wanted = set(numbers)
+    found: dict[int, bytes] = {}
+    for record in _newest_first(logged):
+        if not wanted:
+            break
+        for number, image in ltx.decode(record).pages:
+            if number in wanted and page_checksum(number, image) == logged.page_checksum(number):
+                found[number] = image
+                wanted.discard(number)
+    return None if wanted else found
+
+
+def bring_forward(path: Path, logged: DatabaseLog, images: dict[int, bytes]) -> None:
+    """Write the pages through SQLite, which recovers the WAL first. Raises LiteMQError, OSError.
+
+    Afterwards the WAL is empty and everything is on the disk.
+    """
+    wal = Path(f"{path}-wal")
+    before = wal.stat()
+    with PageWriter(str(path)) as writer:
+        writer.apply(
+            sorted(images.items()),
+            commit=logged.n_pages,
+            page_size=logged.page_size,
+            wal=writer.wal,
+        )
+        writer.checkpoint()
+    if not wal.exists():
+        # the mount knows that there is one; an empty WAL says nothing
+        os.close(
+            os.open(wal, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, stat.S_IMODE(before.st_mode))
+        )
+        os.chown(wal, before.st_uid, before.st_gid)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _newest_first(logged: DatabaseLog) -> Iterator[bytes]:
+    reader = SegmentReader(logged.directory / LOG_FOLDER)
+    first, end = reader.range()
+    while first and end >= first:
+        begin = max(end - WINDOW + 1, first)
+        records: list[bytes] = []
+        while begin + len(records) <= end:
+            records += reader.read(
+                begin + len(records), WINDOW_BYTES, end + 1 - begin - len(records)
+            )
+        yield from reversed(records)
+        end = begin - 1

@@ -1,0 +1,174 @@
+"""Where the kernel caches writes: files are opened in the mount, and the kernel is asked to write.
+
+A database that somebody may write is watched. Its pages stay in the kernel until its program syncs,
+and with synchronous=OFF none does: so a moment after a write the kernel is asked for them, and the
+mount then reports what no journal explains. Never waits for the mount in the actor's own thread.
+Always true: a `-wal` is handed over only after what was written before it has been reported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+
+from litemq.actors.helper_thread import HelperThread
+from litemq.actors.layout import Layout
+from litemq.actors.reactor import Reactor
+from litemq.actors.write_watch import WriteWatch
+from litemq.fs.write_out import write_out
+
+#: pages are asked for so long after a write to a database (seconds)
+WRITE_OUT_AFTER_S = 0.05
+#: when a file in the mount can't be opened yet
+REOPEN_S = 0.001
+
+FileOpened = Callable[[int], None]
+
+
+class CachedWrites:
+    """The files of a mount whose writes are cached, as the log writer has them open."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        helper: HelperThread,
+        layout: Layout,
+        *,
+        mount_path: Callable[[str], str],
+        ask_report: Callable[[int, str], object],
+        has_wal: Callable[[str], bool],
+    ) -> None:
+        """`ask_report` has the mount report what was written; `reported` gets its token.
+
+        `has_wal`: pages of such a database come by checkpoints and are not asked for.
+        """
+        self._reactor = reactor
+        self._helper = helper
+        self._layout = layout
+        self._mount_path = mount_path
+        self._ask_report = ask_report
+        self._has_wal = has_wal
+        self._watch = WriteWatch()
+        self._databases: dict[str, int] = {}
+        #: which opening of a database counts: the last one
+        self._serials: dict[str, int] = {}
+        self._written_names: set[str] = set()
+        self._waiting: dict[int, tuple[int, FileOpened]] = {}
+        reactor.on_readable(self._watch.fd, self._written)
+
+    # --- a `-wal`
+
+    def open_wal(self, name: str, done: FileOpened) -> None:
+        """Open it in the mount; `done` gets the descriptor, or is not called if it has gone."""
+
+        def opened(fd: int | None) -> None:
+            if fd is not None:
+                token = secrets.randbits(62)
+                self._waiting[token] = (fd, done)
+                self._ask_report(token, name)
+            elif os.path.exists(f"{self._layout.files / name}-wal"):
+                # we heard of it before the kernel did
+                self._reactor.later(REOPEN_S, lambda: self.open_wal(name, done))
+
+        self._helper.run(lambda: _write_out(self._mount_path(name)))
+        # for writing, too: see WalTail.seal
+        self._helper.open_file(f"{self._mount_path(name)}-wal", opened, writing=True)
+
+    def reported(self, token: int) -> None:
+        """What was written before the token was asked for has been reported."""
+        waiting = self._waiting.pop(token, None)
+        if waiting is not None:
+            fd, done = waiting
+            done(fd)
+
+    # --- databases that somebody may write
+
+    def opened(self, name: str) -> None:
+        """Watch it."""
+        serial = self._serials[name] = self._serials.get(name, 0) + 1
+
+        def opened(fd: int | None) -> None:
+            if fd is None:
+                if os.path.exists(self._layout.files / name):
+                    self._reactor.later(REOPEN_S, again)
+            elif self._serials.get(name) != serial:
+                close_in_mount(fd)
+            else:
+                self._close(name)
+                self._databases[name] = fd
+                self._watch.add(f"/proc/self/fd/{fd}", name)
+                self._ask_for(name)  # what was written before it was watched
+
+        def again() -> None:
+            if self._serials.get(name) == serial:
+                self._helper.open_file(self._mount_path(name), opened)
+
+        again()
+
+    def closed(self, name: str) -> None:
+        """Nobody may write it: all of it has come."""
+        self._serials[name] = self._serials.get(name, 0) + 1
+        self._close(name)
+
+    def write_out_all(self, then: Callable[[], None]) -> None:
+        """Have the kernel write what it holds of databases without a WAL, then call."""
+        fds = [fd for name, fd in self._databases.items() if not self._has_wal(name)]
+
+        def work() -> None:
+            for fd in fds:
+                _write_out_open(fd)
+
+        self._helper.call(work, lambda _: then())
+
+    def start_over(self) -> None:
+        """The mount is another one, or answers nothing that it was asked before."""
+        for name in list(self._databases):
+            self.closed(name)
+        for fd, _ in self._waiting.values():
+            close_in_mount(fd)
+        self._waiting.clear()
+
+    def _close(self, name: str) -> None:
+        fd = self._databases.pop(name, None)
+        if fd is not None:
+            self._watch.remove(name)
+            self._helper.run(lambda: close_in_mount(fd))  # behind what is asked of it
+
+    def _written(self) -> None:
+        self._written_names |= self._watch.written()
+        self._reactor.rest(self._watch.fd, WRITE_OUT_AFTER_S)
+        self._reactor.later(WRITE_OUT_AFTER_S, self._ask_for_all)
+
+    def _ask_for_all(self) -> None:
+        names, self._written_names = self._written_names, set()
+        for name in names:
+            self._ask_for(name)
+
+    def _ask_for(self, name: str) -> None:
+        fd = self._databases.get(name)
+        if fd is not None and not self._has_wal(name):
+            self._helper.run(lambda: _write_out_open(fd))
+
+
+def close_in_mount(fd: int) -> None:
+    """Close a descriptor of the mount; ENOTCONN when the mount has died."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def _write_out_open(fd: int) -> None:
+    with contextlib.suppress(OSError):  # the mount is gone, and its cache with it
+        write_out(fd)
+
+
+def _write_out(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        _write_out_open(fd)
+    finally:
+        close_in_mount(fd)

@@ -1,0 +1,173 @@
+"""SQLite's files where the kernel caches writes: what their delayed writes mean for capture.
+
+With `write-back` a write stays in the kernel's page cache. It comes here whole pages at a time:
+when its program syncs or closes the file, when the kernel wants to, or when the log writer asks for
+it. So a write says nothing about when it was made, and it is never refused: the page would be lost
+to those who still read it. What is refused is refused at the sync, where SQLite asks.
+
+Owns what syncs, truncations and unlinks of such files mean. Always true: pages of the database that
+came since the last commit are in `dirty`, in WAL mode, too, until a gate has shown that the log has
+them; a journal's end is a commit only if the database was synced while the journal was active.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EDQUOT, ENOSPC
+
+from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit
+from litemq.fs.files import DatabaseFile, JournalFile, WalFile, write_all
+from litemq.fs.journal import is_active
+
+
+class CachedDatabaseFile(DatabaseFile):
+    """A database whose pages come when they are synced, or later."""
+
+    __slots__ = ()
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if self.gatekeeper.capturing:
+            # noted before the write: a write that fails half way has changed bytes too
+            self.capture.note_write(offset, len(data))
+            if not self.capture.journal_active:
+                self._unexplained_change()
+        return write_all(self.fd, data, offset)
+
+    async def truncate(self, size: int) -> None:
+        capture = self.capture
+        if not capture.explained and self.gatekeeper.capturing:
+            capture.everything = True
+            self._unexplained_change()
+        self._resize(size)
+
+    async def fsync(self) -> None:
+        os.fdatasync(self.fd)
+        capture = self.capture
+        if not self.gatekeeper.capturing:
+            return
+        if capture.wal_end:
+            await self._checkpoint_ended()
+        elif capture.journal_active:
+            capture.synced = True
+        else:
+            self.report_unexplained()
+
+    async def _checkpoint_ended(self) -> None:
+        """SQLite may start the WAL over now: what it holds must be in the log first."""
+        capture = self.capture
+        copied, capture.dirty = capture.dirty, {}
+        proven = False
+        try:
+            proven = await self.gatekeeper.wal_gate(capture)
+        finally:
+            if not proven:
+                for offset, length in copied.items():
+                    capture.note_write(offset, length)
+
+    @property
+    def explained(self) -> bool:
+        """In WAL mode, too, pages may come that no gate accounts for: with synchronous=OFF."""
+        return self.capture.journal_active
+
+    def opened_for_writing(self) -> None:
+        if self.gatekeeper.capturing:
+            self.gatekeeper.database_opened(self.name)
+
+    def appeared(self) -> None:
+        super().appeared()
+        if self.writers:
+            self.opened_for_writing()
+
+    def written_to_the_end(self) -> None:
+        super().written_to_the_end()
+        if self.gatekeeper.capturing:
+            self.gatekeeper.database_closed(self.name)
+
+
+class CachedJournalFile(JournalFile):
+    """A rollback journal. It comes when SQLite syncs it, before the database is written."""
+
+    __slots__ = ()
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if self.unlinked:  # its program died: that comes late, and says nothing any more
+            return write_all(self.fd, data, offset)
+        if offset == 0 and data.startswith(ZEROED_JOURNAL_HEADER):
+            commit = self._take_synced()
+            written = write_all(self.fd, data, 0)
+            await self._ended(commit)
+            return written
+        if offset == 0 and is_active(data):
+            self.capture.journal_active = True
+        return write_all(self.fd, data, offset)
+
+    async def fsync(self) -> None:
+        self.check_writable()
+        await super().fsync()
+
+    async def truncate(self, size: int) -> None:
+        if size:
+            self._resize(size)
+            return
+        commit = self._take_synced()
+        self._resize(0)
+        await self._ended(commit)
+
+    async def unlink(self) -> None:
+        commit = self._take_synced()
+        self.gatekeeper.remove(self.path)
+        await self._ended(commit)
+
+    def _take_synced(self) -> Commit | None:
+        """The transaction's pages, if all of them have come.
+
+        Those of others (synchronous=OFF) come when the kernel writes them, and are compared then.
+        """
+        synced, self.capture.synced = self.capture.synced, False
+        return self._take() if synced else None
+
+    async def _ended(self, commit: Commit | None) -> None:
+        await super()._ended(commit)
+        if self.capture.changed and not self.capture.settle_timer:
+            self.gatekeeper.settle_later(self.capture)
+
+
+class CachedWalFile(WalFile):
+    """A write-ahead log. The log writer reads it in the mount, where it is whole."""
+
+    __slots__ = ()
+
+    async def write(self, offset: int, data: bytes) -> int:
+        written = 0
+        while written < len(data):
+            try:
+                written += os.pwrite(self.fd, data[written:], offset + written)
+            except OSError as error:
+                if error.errno not in (ENOSPC, EDQUOT):
+                    raise
+                # Committed, perhaps, without a sync: what is refused here is lost to its readers.
+                await self.gatekeeper.wait_for_room(self.name)
+        capture = self.capture
+        capture.wal_end = max(capture.wal_end, offset + written)
+        return written
+
+    async def fsync(self) -> None:
+        self.check_writable()
+        os.fdatasync(self.fd)
+
+    async def truncate(self, size: int) -> None:
+        self._resize(size)
+        self.capture.wal_truncated(size)
+        self._explains_no_longer()
+
+    async def unlink(self) -> None:
+        if self.gatekeeper.capturing:
+            await self.gatekeeper.wal_gate(self.capture)
+        self.gatekeeper.remove(self.path)
+        self.capture.wal_truncated(0)
+        self.gatekeeper.wal_removed(self.capture.name)
+        self._explains_no_longer()
+
+    def _explains_no_longer(self) -> None:
+        if self.capture.changed and not self.capture.settle_timer:
+            self.gatekeeper.settle_later(self.capture)
