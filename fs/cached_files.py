@@ -18,6 +18,7 @@ from errno import EDQUOT, ENOSPC
 from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit
 from litemq.fs.files import DatabaseFile, JournalFile, WalFile, write_all
 from litemq.fs.journal import is_active
+from litemq.fs.write_out import start_write_out
 
 
 class CachedDatabaseFile(DatabaseFile):
@@ -149,6 +150,7 @@ class CachedWalFile(WalFile):
                 await self.gatekeeper.wait_for_room(self.name)
         capture = self.capture
         capture.wal_end = max(capture.wal_end, offset + written)
+        start_write_out(self.fd, offset, written)  # a sync is about to ask for it, nearly always
         return written
 
     async def fsync(self) -> None:

@@ -114,6 +114,9 @@ class Operations(pyfuse3.Operations):
             _set_attributes(str(self._tree.backing), attr, fields)
             return self._root_attributes()
         file = self._file(inode)
+        if self.enable_writeback_cache and _only_when_it_was_written(fields):
+            # at every sync; the backing file has a time of its own, and the kernel keeps its own
+            return self._attributes(file)
         if fields.update_size:
             opened = None if fh is None else self._handles.get(fh)
             if opened is None or isinstance(opened[0], Revoked):
@@ -121,8 +124,6 @@ class Operations(pyfuse3.Operations):
             await file.truncate(attr.st_size)
         if fields.update_mode or fields.update_uid or fields.update_gid:
             self._check_may_write(file, ctx.pid)
-        if file.unlinked and file.fd < 0:
-            raise FUSEError(errno.ENOENT)  # the kernel brings times late; another may have its name
         _set_attributes(file.path if file.fd < 0 else file.fd, attr, fields)
         return self._attributes(file)
 
@@ -355,6 +356,8 @@ class Operations(pyfuse3.Operations):
         return file
 
     def _attributes(self, file: File) -> EntryAttributes:
+        if file.unlinked and file.fd < 0:
+            raise FUSEError(errno.ENOENT)  # another may have its name
         return _attributes_of(file.inode, file.stat(), CACHE_S)
 
     def _root_attributes(self) -> EntryAttributes:
@@ -379,6 +382,11 @@ def _text(name: bytes) -> str:
     if len(name) > 240:
         raise FUSEError(errno.ENAMETOOLONG)
     return text
+
+
+def _only_when_it_was_written(fields: pyfuse3.SetattrFields) -> bool:
+    others = fields.update_size or fields.update_mode or fields.update_atime
+    return fields.update_mtime and not (others or fields.update_uid or fields.update_gid)
 
 
 def _set_attributes(
