@@ -86,6 +86,8 @@ class FileCapture:
         self._ask_report = ask_report
         self._cached = cached
         self._quiet: dict[int, _Quiet] = {}
+        #: how often the mount has started over
+        self._mounts = 0
         self._beat = beat
         self._log = log.get()
 
@@ -257,13 +259,22 @@ class FileCapture:
                 self._again(tracked, LOCK_RETRY_S)
             elif self._cached:
                 # what has been committed may be in the kernel alone
-                self._helper.call(lambda: _write_out(fd), lambda _: self._ask_more(quiet))
+                mounts = self._mounts
+                self._helper.call(
+                    lambda: _write_out(fd), lambda _: self._written_out(quiet, mounts)
+                )
             elif tracked.comparing is not None and tracked.comparing.numbers is None:
                 self._compare_quiet(quiet)
             else:
                 self._ask_more(quiet)
 
         self._helper.open_file(self._mount_path(tracked.name), opened)
+
+    def _written_out(self, quiet: _Quiet, mounts: int) -> None:
+        if mounts == self._mounts:
+            self._ask_more(quiet)
+        else:
+            self._give_up(quiet)
 
     def _ask_more(self, quiet: _Quiet) -> None:
         """Others may have been written since the report: without them, we would log half a
@@ -290,11 +301,15 @@ class FileCapture:
 
     def start_over(self) -> None:
         """The mount may not answer what it was asked before."""
+        self._mounts += 1
         waiting = list(self._quiet.values())
         self._quiet.clear()
         for quiet in waiting:
-            quiet.end()
-            self._again(quiet.tracked, LOCK_RETRY_S)
+            self._give_up(quiet)
+
+    def _give_up(self, quiet: _Quiet) -> None:
+        quiet.end()
+        self._again(quiet.tracked, LOCK_RETRY_S)
 
     def _keep_quiet(self, tracked: Tracked, fd: int) -> _Quiet | None:
         """Keep writers from beginning; None if one is in the middle of a transaction."""

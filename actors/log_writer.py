@@ -307,6 +307,7 @@ class LogWriter:
         self._group.agreed = True
         self._mounted = message.mounted
         self._incarnation = message.incarnation
+        self._files.start_over()  # gives up locks, before what they are on is closed
         for tracked in self._tracked.values():
             if self._cached is not None and not message.mounted:
                 self._wals.last_look(tracked)  # at a mount that has died
@@ -327,7 +328,6 @@ class LogWriter:
             self._rejoin(message)
         for number in self._barriers:
             self._to_fuse.send(m.EchoCapture(number))
-        self._files.start_over()
         self._group.after(None, self._report_ready)
 
     def _report_ready(self, errno: int) -> None:

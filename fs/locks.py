@@ -9,6 +9,7 @@ Source: https://www.sqlite.org/lockingv3.html; the byte numbers are those of SQL
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -70,7 +71,8 @@ class WalWriteLock:
     lock against it is left alone, for a program's checkpoint does not wait for that one, whatever
     its busy timeout: it would fail.
 
-    `fd` is `-shm` of the mount, open for writing.
+    `fd` is `-shm` of the mount, open for writing; -1: there is nothing to lock. It is the lock's
+    own, and closed with `release`.
     """
 
     __slots__ = ("_fd", "held")
@@ -88,6 +90,10 @@ class WalWriteLock:
         if self.held:
             _lock(self._fd, fcntl.F_UNLCK, WAL_WRITE_BYTE, 1)
             self.held = False
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            with contextlib.suppress(OSError):  # ENOTCONN when the mount has died
+                os.close(fd)
 
 
 def writer_active(fd: int) -> bool:

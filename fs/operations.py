@@ -24,6 +24,9 @@ from litemq.fs.tree import ROOT_INODE, Tree
 from litemq.fs.virtual import VirtualFiles
 
 CACHE_S = 3600.0
+#: Where writes are cached, the kernel asks for a file's attributes before a write when they are
+#: older than this. Otherwise programs could go on for ever in the cache of a mount that has died.
+CACHED_WRITES_S = 0.2
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR
 
 P = ParamSpec("P")
@@ -358,7 +361,10 @@ class Operations(pyfuse3.Operations):
     def _attributes(self, file: File) -> EntryAttributes:
         if file.unlinked and file.fd < 0:
             raise FUSEError(errno.ENOENT)  # another may have its name
-        return _attributes_of(file.inode, file.stat(), CACHE_S)
+        entry = _attributes_of(file.inode, file.stat(), CACHE_S)
+        if self.enable_writeback_cache:
+            entry.attr_timeout = CACHED_WRITES_S
+        return entry
 
     def _root_attributes(self) -> EntryAttributes:
         return _attributes_of(ROOT_INODE, os.stat(self._tree.backing), CACHE_S)

@@ -159,9 +159,15 @@ class WalTail:
         self._index_fd = fd
 
     def lock_writers(self) -> WalWriteLock | None:
-        """Keep the WAL as it is until the lock is released; None if somebody is at it."""
-        lock = WalWriteLock(self._index_fd)
-        return lock if self._index_fd < 0 or lock.take() else None
+        """Keep the WAL as it is until the lock is released; None if somebody is at it.
+
+        Without an index there is nothing to lock. The lock outlives the tail's own descriptor.
+        """
+        lock = WalWriteLock(-1 if self._index_fd < 0 else os.dup(self._index_fd))
+        if self._index_fd < 0 or lock.take():
+            return lock
+        lock.release()
+        return None
 
     @property
     def being_written(self) -> bool:

@@ -37,9 +37,12 @@ _numbers = iter(range(1, 1 << 30))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests of a module that bears the mark `caches` run with and without `write-back`."""
-    if metafunc.definition.get_closest_marker("caches") is not None:
-        metafunc.parametrize("write_back", [False, True], ids=["through", "back"], indirect=True)
+    """Tests that bear the mark `caches` run with and without `write-back`; it may name which."""
+    mark = metafunc.definition.get_closest_marker("caches")
+    if mark is not None:
+        modes = mark.args or (False, True)
+        ids = ["back" if mode else "through" for mode in modes]
+        metafunc.parametrize("write_back", modes, ids=ids, indirect=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -103,7 +103,7 @@ def test_wal_write_lock_when_held_then_a_checkpoint_copies_and_only_a_restart_wa
     assert client("PRAGMA journal_mode=WAL") == "ok"
     assert client("INSERT INTO t VALUES (1)") == "ok"
     index = os.open(tmp_path / "a.db-shm", os.O_RDWR)
-    lock = WalWriteLock(index)
+    lock = WalWriteLock(os.dup(index))
     try:
         assert lock.take()
         assert lock.take()

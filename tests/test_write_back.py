@@ -1,0 +1,239 @@
+"""Where the kernel caches what programs write: what is in the log, and what a kill does."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import litemq
+from nodes import Cluster, Node
+from sql_process import SqlError, SqlProcess
+from waiting import eventually
+
+pytestmark = pytest.mark.fuse
+
+#: commits rows to PATH from now on, a line each, until it is refused; then it says why
+WRITER = """
+import os, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA synchronous=NORMAL")
+number = db.execute("SELECT coalesce(max(x), 0) FROM t").fetchone()[0]
+try:
+    while True:
+        number += 1
+        db.execute("INSERT INTO t VALUES(?)", (number,))
+        os.write(1, b"%d\\n" % number)
+except sqlite3.Error as error:
+    os.write(2, str(error).encode())
+"""
+
+
+@pytest.fixture
+def cluster(new_cluster: Callable[..., Cluster]) -> Cluster:
+    return new_cluster(sections={"mount": {"write-back": True}})
+
+
+def table(cluster: Cluster, mode: str = "wal", synchronous: str = "NORMAL") -> SqlProcess:
+    app = cluster.primary.connect("a.db")
+    app.script(f"PRAGMA journal_mode={mode}", f"PRAGMA synchronous={synchronous}")
+    app.script("CREATE TABLE t(x)")
+    return app
+
+
+def fill(app: SqlProcess, rows: int) -> None:
+    app.ask("repeat", "INSERT INTO t VALUES(1)", rows)
+
+
+def arrived(node: Node, txid: int) -> bool:
+    position = node.position("a.db")
+    return position is not None and position.txid == txid
+
+
+def behind(cluster: Cluster, name: str) -> Path:
+    """The backing file of a name in the primary's mount."""
+    return cluster.primary.data_dir / "files" / name
+
+
+def test_commit_when_it_is_not_synced_then_replicas_have_it_before_the_disk(
+    cluster: Cluster,
+) -> None:
+    """It is taken from the kernel's memory: of its frames nothing has come to the FUSE actor."""
+    (replica,) = cluster.replicas
+    with table(cluster) as app:
+        first = cluster.agree("a.db").txid
+        before = behind(cluster, "a.db-wal").stat().st_size
+        fill(app, 50)
+
+        eventually(lambda: arrived(replica, first + 50), what="the replica has them")
+        assert behind(cluster, "a.db-wal").stat().st_size == before
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete", "truncate", "persist", "memory", "off"])
+def test_commit_when_it_is_never_synced_then_it_arrives_while_the_program_goes_on(
+    cluster: Cluster, mode: str
+) -> None:
+    """With synchronous=OFF nothing but the log writer asks the kernel for the pages."""
+    with table(cluster, mode, "OFF") as app:
+        for _ in range(3):
+            fill(app, 20)
+            cluster.agree("a.db")
+        if mode == "wal":
+            app.sql("PRAGMA wal_autocheckpoint=2")
+        fill(app, 300)
+        cluster.agree("a.db")
+    cluster.agree("a.db")
+
+
+@pytest.mark.parametrize("synchronous", ["OFF", "NORMAL", "FULL"])
+def test_fuse_actor_when_killed_then_nothing_is_lost_and_programs_open_the_file_anew(
+    cluster: Cluster, synchronous: str
+) -> None:
+    """The kernel's cache outlives it, and nobody can commit to that any more."""
+    primary = cluster.primary
+    primary.announce("actor ended", "can't read the WAL")
+    with table(cluster, synchronous=synchronous) as app:
+        for number in range(3):
+            cluster.agree("a.db")  # the log writer has its WAL open
+            fill(app, 100)
+            primary.kill_actor("fuse_capture")
+            eventually(lambda n=number: len(primary.logged("mounted")) == n + 2, what="the mount")
+            with pytest.raises(SqlError, match=r"unable to open database file|disk I/O error"):
+                fill(app, 5000)
+            app.disconnect()
+            app.open(primary.mount / "a.db")
+            app.script(f"PRAGMA synchronous={synchronous}")
+            assert app.one("SELECT count(*) FROM t") == 100 * (number + 1)
+        assert not primary.logged("had changed without its log")
+        cluster.agree("a.db")
+
+
+def test_node_when_killed_then_the_database_is_brought_forward_to_its_log(
+    cluster: Cluster,
+) -> None:
+    """Replicas have what the file has not: it is not taken back."""
+    primary, (replica,) = cluster.primary, cluster.replicas
+    replica.announce("the primary is silent")
+    with table(cluster) as app:
+        fill(app, 100)
+        app.sql("PRAGMA wal_checkpoint")
+        fill(app, 100)
+        first = cluster.agree("a.db").txid
+        fill(app, 100)
+        app.sql("INSERT INTO t VALUES(hex(zeroblob(100000)))")
+        eventually(lambda: arrived(replica, first + 101), what="the replica has all")
+        # whoever dies with the node closes its files, and the kernel would write them
+        primary.kill_actor("fuse_capture", signal.SIGSTOP)
+        primary.kill()
+        app.kill()
+    primary.start()
+    assert primary.logged("brought forward")
+    with primary.connect("a.db") as app:
+        assert app.one("SELECT count(*) FROM t") == 301
+        assert app.one("PRAGMA integrity_check") == "ok"
+    assert cluster.agree("a.db").txid <= first + 102  # SQLite's bookkeeping on page 1
+    with primary.connect("a.db") as app:
+        fill(app, 10)
+        cluster.agree("a.db")
+
+
+def test_node_when_killed_under_load_then_what_replicas_had_is_kept(cluster: Cluster) -> None:
+    """The writer goes on in the dead mount until it is refused; that is lost, and no more."""
+    primary, (replica,) = cluster.primary, cluster.replicas
+    replica.announce("the primary is silent")
+    table(cluster).close()
+    for _ in range(3):
+        acks = cluster.directory / "acks"
+        with acks.open("wb") as out:
+            writer = subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(primary.mount / "a.db")],
+                stdout=out,
+                stderr=subprocess.PIPE,
+            )
+        eventually(lambda path=acks: path.stat().st_size > 20_000, what="the writer writes")
+        primary.kill()
+        _, error = writer.communicate(timeout=60)
+        assert error in (b"disk I/O error", b"unable to open database file")
+        with replica.connect("a.db") as reader:
+            seen = reader.one("SELECT max(x) FROM t")
+        primary.start()
+        with primary.connect("a.db") as app:
+            rows = app.one("SELECT max(x) FROM t")
+            assert rows >= seen
+            assert app.one("SELECT count(*) FROM t") == rows
+        cluster.agree("a.db")
+
+
+def test_node_when_stopped_while_a_program_writes_then_every_row_it_was_told_of_is_kept(
+    cluster: Cluster,
+) -> None:
+    """Its WAL is sealed: it can't go on where nobody looks."""
+    primary = cluster.primary
+    cluster.replicas[0].announce("the primary is silent")
+    table(cluster).close()
+    acks = cluster.directory / "acks"
+    with acks.open("wb") as out:
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(primary.mount / "a.db")],
+            stdout=out,
+            stderr=subprocess.PIPE,
+        )
+    eventually(lambda: acks.stat().st_size > 10_000, what="the writer writes")
+    primary.stop()
+    _, error = writer.communicate(timeout=60)
+    assert error == b"unable to open database file"
+    told = int(acks.read_text().split()[-1])
+    with cluster.replicas[0].connect("a.db") as reader:
+        assert reader.one("SELECT max(x) FROM t") == told
+    primary.start()
+    with primary.connect("a.db") as app:
+        assert app.one("SELECT max(x) FROM t") == told
+    cluster.agree("a.db")
+
+
+def test_log_writer_when_killed_then_it_goes_on_in_the_middle_of_a_wal(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """With and without checkpoints while it is away."""
+    cluster = new_cluster(
+        sections={"mount": {"write-back": True}, "supervisor": {"crash-limit": 100}}
+    )
+    primary = cluster.primary
+    primary.announce("actor ended")
+    with table(cluster) as app:
+        app.script("PRAGMA wal_autocheckpoint=50")
+        for synchronous in ("NORMAL", "OFF"):
+            app.script(f"PRAGMA synchronous={synchronous}")
+            for _ in range(3):
+                fill(app, 30)
+                killed = primary.kill_actor("log_writer")
+                fill(app, 200)
+                eventually(lambda k=killed: primary.actor("log_writer").pid != k)
+                fill(app, 30)
+                cluster.agree("a.db")
+
+
+def test_configuration_when_a_candidate_caches_writes_then_it_is_refused(tmp_path: Path) -> None:
+    """A commit that makes no call can't be refused when a lease ends."""
+    config = tmp_path / "node.toml"
+    config.write_text(
+        f"""
+[node]
+name = "a"
+data-dir = "{tmp_path}/data"
+[mount]
+path = "{tmp_path}/mount"
+write-back = true
+[stream]
+listen = "tcp://127.0.0.1:7100"
+[election]
+kind = "file"
+path = "{tmp_path}/lock"
+"""
+    )
+    done = litemq("status", "--config", str(config))
+    assert done.code == 2
+    assert "[mount] write-back: must be false for a candidate" in done.err
