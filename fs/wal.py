@@ -21,7 +21,7 @@ from litemq.errors import FormatError
 from litemq.fs.pages import is_page_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     Checksum = tuple[int, int]
 
@@ -206,6 +206,14 @@ def read_commits(
             pages = {}
         frame += 1
     return commits
+
+
+def merged(commits: Sequence[Commit]) -> Commit:
+    """Successive transactions as one: the newest image of each page, the last size."""
+    pages: dict[int, int] = {}
+    for commit in commits:
+        pages.update(commit.pages)
+    return Commit(pages, commits[-1].n_pages, commits[-1].end_frame)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from litemq.fs.wal import (
     WAL_HEADER_BYTES,
     WalHeader,
     WalIndexHeader,
+    merged,
     parse_index_header,
     parse_wal_header,
     read_commits,
@@ -31,6 +32,9 @@ from litemq.fs.write_out import write_out
 
 #: frames read at once; a larger transaction is read whole
 READ_BYTES = 1024 * 1024
+#: Where writes are cached, a writer can be faster than any log of its single transactions: if more
+#: than so many wait, they are taken as one. Replicas see fewer states then, and no others.
+MERGE_ABOVE = 8
 
 ResumePoint = tuple[int, int, int, int]
 
@@ -412,6 +416,8 @@ class WalTail:
             if found or want >= frames:
                 break
             want = min(frames, want * 8)
+        if self._cached and len(found) > MERGE_ABOVE:
+            found = [merged(found)]
         commits = []
         for commit in found:
             pages = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,24 @@ try:
 except sqlite3.Error as error:
     os.write(2, str(error).encode())
 """
+
+
+@contextmanager
+def writing(cluster: Cluster, acks: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The writer, once it has written a lot."""
+    with acks.open("wb") as out:
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(cluster.primary.mount / "a.db")],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            cwd=cluster.directory,
+        )
+    try:
+        eventually(lambda: acks.stat().st_size > 20_000, what="the writer writes")
+        yield writer
+    finally:
+        writer.kill()
+        writer.wait()
 
 
 @pytest.fixture
@@ -146,16 +165,9 @@ def test_node_when_killed_under_load_then_what_replicas_had_is_kept(cluster: Clu
     replica.announce("the primary is silent")
     table(cluster).close()
     for _ in range(3):
-        acks = cluster.directory / "acks"
-        with acks.open("wb") as out:
-            writer = subprocess.Popen(
-                [sys.executable, "-c", WRITER, str(primary.mount / "a.db")],
-                stdout=out,
-                stderr=subprocess.PIPE,
-            )
-        eventually(lambda path=acks: path.stat().st_size > 20_000, what="the writer writes")
-        primary.kill()
-        _, error = writer.communicate(timeout=60)
+        with writing(cluster, cluster.directory / "acks") as writer:
+            primary.kill()
+            _, error = writer.communicate(timeout=60)
         assert error in (b"disk I/O error", b"unable to open database file")
         with replica.connect("a.db") as reader:
             seen = reader.one("SELECT max(x) FROM t")
@@ -171,22 +183,16 @@ def test_node_when_stopped_while_a_program_writes_then_every_row_it_was_told_of_
     cluster: Cluster,
 ) -> None:
     """Its WAL is sealed: it can't go on where nobody looks."""
-    primary = cluster.primary
-    cluster.replicas[0].announce("the primary is silent")
+    primary, (replica,) = cluster.primary, cluster.replicas
+    replica.announce("the primary is silent")
     table(cluster).close()
     acks = cluster.directory / "acks"
-    with acks.open("wb") as out:
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(primary.mount / "a.db")],
-            stdout=out,
-            stderr=subprocess.PIPE,
-        )
-    eventually(lambda: acks.stat().st_size > 10_000, what="the writer writes")
-    primary.stop()
-    _, error = writer.communicate(timeout=60)
+    with writing(cluster, acks) as writer:
+        primary.stop()
+        _, error = writer.communicate(timeout=60)
     assert error == b"unable to open database file"
     told = int(acks.read_text().split()[-1])
-    with cluster.replicas[0].connect("a.db") as reader:
+    with replica.connect("a.db") as reader:
         assert reader.one("SELECT max(x) FROM t") == told
     primary.start()
     with primary.connect("a.db") as app:
