@@ -77,7 +77,11 @@ class LeaseService:
         return self._lease.pace_s
 
     def close(self) -> None:
-        self._lease.close()
+        """Give back what is held, unless it was not said that commits are refused: then the lease
+        has to run out.
+        """
+        if not self._held:
+            self._lease.close()
 
     # --- what the lease looks like
 

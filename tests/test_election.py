@@ -14,6 +14,7 @@ import pytest
 from commands import litemq
 from consul_server import ConsulServer
 from electorate import DATABASE, RETURN, Electorate, by_consul, diverged_pages
+from leftovers import has_ended
 from sql_process import SqlError
 from waiting import eventually
 
@@ -166,6 +167,39 @@ def test_primary_when_one_of_its_actors_is_killed_then_writes_go_on(
     cluster.wait_acks(100)
     cluster.primary.kill_actor(actor)
     cluster.wait_acks(100)
+    cluster.settle()
+
+
+@pytest.mark.parametrize(
+    ("elect", "number"),
+    [
+        ("file", signal.SIGKILL),
+        ("file", signal.SIGTERM),
+        pytest.param("consul", signal.SIGKILL, marks=[pytest.mark.consul, pytest.mark.torture]),
+        pytest.param("consul", signal.SIGTERM, marks=pytest.mark.consul),
+    ],
+    indirect=["elect"],
+)
+def test_primary_when_its_watcher_ends_and_nobody_starts_it_anew_then_no_two_serve(
+    elect: Callable[..., Electorate], number: int
+) -> None:
+    """Its mount still takes writes: until the lease is over, or, with a lock file, all the time."""
+    cluster = elect()
+    cluster.announce("actor ended", "can't apply", *RETURN)
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(100)
+    old = cluster.primary
+    others = [node for node in cluster.nodes if node is not old]
+    watcher = old.actor("election_watcher").pid
+    by_consul = "election.consul" in cluster.sections
+    os.kill(old.pid, signal.SIGSTOP)
+    try:
+        os.kill(watcher, number)
+        eventually(lambda: has_ended(watcher), what="the watcher is gone")
+        cluster.wait_acks(50 if by_consul else 300, nodes=others if by_consul else [old])
+    finally:
+        os.kill(old.pid, signal.SIGCONT)
     cluster.settle()
 
 
