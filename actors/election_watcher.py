@@ -3,16 +3,21 @@
 Decides nothing: `election/roles.py` does. Never blocks: the lease service is spoken to in two
 threads, one that waits for changes and one that does everything else. Always true: what the machine
 orders of the other actors is done in its order, and the next begins when the one before is done.
+
+When the node dies around it, it lives on for a moment: it gives the lease back once nothing of the
+node can accept commits, so that a successor need not wait for the lease to run out.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
 
 from litemq import log
+from litemq.actors import lifeline
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
 from litemq.actors.lease_service import LeaseService
@@ -45,6 +50,11 @@ LAST_DRAIN_S = 1.0
 #: and so long to begin before its predecessor becomes a replica or stops: until then there is
 #: nobody to follow, and on a machine that they share it would only take its processor time
 SUCCESSOR_FIRST_S = 0.1
+#: a node that has died gives its lease back within this, or within the TTL, or leaves it to run out
+LEGACY_S = 1.0
+#: without a sign of life for so long, and for twice what the supervisor allows, the kernel ends it:
+#: when that is dead, nobody else would
+SILENT_S = 30.0
 
 #: whether a message is what is waited for
 Answered = Callable[[m.Message], bool | Wait]
@@ -91,6 +101,8 @@ class ElectionWatcher:
         self._leaving = False
         #: the epoch whose end was seen last
         self._lost = 0
+        #: the node has died
+        self._orphaned = False
         self._state, first = roles.begin(
             self._layout.read_epoch(), time.monotonic(), time.time_ns() // 1000
         )
@@ -99,6 +111,7 @@ class ElectionWatcher:
     # --- life
 
     def run(self) -> int:
+        lifeline.outlive()
         reactor = self._reactor
         reactor.on_message(self._inbox, self._handle)
         for thread in self._service.threads:
@@ -108,13 +121,38 @@ class ElectionWatcher:
         reactor.every(self._service.pace_s * ANNOUNCE_PART, self._announce)
         self._service.watch()
         self._carry_out(self._first)
-        reactor.run()
+        reactor.run(
+            {
+                signal.SIGTERM: lambda _: reactor.stop(),
+                lifeline.ORPHANED: lambda _: self._be_orphaned(),
+            }
+        )
+        if self._orphaned:
+            self._settle_estate()
+            os._exit(0)  # sockets and their files may be those of a new start already
         self._service.close()
         close_all()
         return 0
 
+    def _be_orphaned(self) -> None:
+        """Nothing is renewed from here on, and the end is near, come what may."""
+        self._orphaned = True
+        lifeline.end_after(self._legacy_s)
+        self._reactor.stop()
+
+    @property
+    def _legacy_s(self) -> float:
+        return min(LEGACY_S, self._config.election.consul.ttl_s)
+
+    def _settle_estate(self) -> None:
+        lifeline.end_after(self._legacy_s)  # again: a sign of life may just have set it
+        if lifeline.has_ended(self._legacy_s):
+            self._service.bequeath()
+            self._log.info("the node has died; its part in the election is ended")
+
     def _alive(self) -> None:
         holder = self._holder
+        lifeline.end_after(max(SILENT_S, 2 * self._config.supervisor.hung_after_s))
         self._to_supervisor.send(
             m.ActorAlive(
                 NAME,

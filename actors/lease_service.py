@@ -7,6 +7,7 @@ order. Always true: a renewal is asked for once at a time, and a release is repe
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -82,6 +83,16 @@ class LeaseService:
         """
         if not self._held:
             self._lease.close()
+
+    def bequeath(self) -> None:
+        """Give back what is held: nothing of this node can accept commits any more, nor will.
+
+        Returns when that is done or was refused. Nothing else of this object works afterwards.
+        """
+        done = threading.Event()
+        self._calling.run(self._lease.close)  # after the call that is under way
+        self._calling.run(done.set)
+        done.wait()
 
     # --- what the lease looks like
 

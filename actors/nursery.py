@@ -6,13 +6,13 @@ receives actor factories from the supervisor over a socket pair that no other pr
 the only module that unpickles, and it unpickles only what its own parent wrote. (Of a hook, that is
 what its parent got from the process that loads it, and has not looked into.)
 
-Always true: when the supervisor dies, however it dies, the nursery dies, and with it every actor.
+Always true: when the supervisor dies, however it dies, the nursery dies, and with it every actor
+(but one, by a moment: `lifeline`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import io
@@ -33,11 +33,11 @@ import cloudpickle
 import msgspec
 from setproctitle import setproctitle
 
+from litemq.actors import lifeline
 from litemq.errors import LiteMQError
 
 #: One request or report at most (bytes).
 MAX_DATAGRAM = 128 * 1024
-_PR_SET_PDEATHSIG = 1
 #: where the system sets no limit
 _MOST_FILES = 1 << 20
 #: what a child runs; the call it is given returns when it may begin
@@ -60,17 +60,6 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
 
 
 _decode_report = msgspec.json.Decoder(Started | Exited).decode
-
-
-def die_with_parent(parent: int = 0) -> None:
-    """Have the kernel kill this process when its parent is gone.
-
-    A process that was not forked but started anew is told its parent's pid.
-    """
-    parent = parent or os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _code_of(file: str, build: Callable[..., CodeType], parts: tuple[object, ...]) -> CodeType:
@@ -188,7 +177,8 @@ def _allow_open_files() -> None:
 
 
 def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
-    die_with_parent()
+    lifeline.die_with_parent()
+    lifeline.make()
     # A terminal's Ctrl-C reaches the whole group; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -289,7 +279,7 @@ def _wait(channel: socket.socket) -> None:
 def _become(data: bytes, wait: Callable[[], None]) -> None:
     status = 1
     try:
-        die_with_parent()
+        lifeline.die_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.unfreeze()
         status = int(cloudpickle.loads(data)(wait))

@@ -6,8 +6,10 @@ import contextlib
 import itertools
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from sql_process import SqlError
 from waiting import eventually
 
 from litemq.actors import proc
+from litemq.election.lease import decode_claim
 from litemq.fs.wal_tail import WalTail
 
 pytestmark = pytest.mark.fuse
@@ -76,6 +79,76 @@ def test_primary_when_killed_under_load_then_another_serves_and_it_returns(
     cluster.wait_acks(20, nodes=[new])
     cluster.settle()
     assert cluster.primary is new
+
+
+@pytest.mark.consul
+def test_primary_when_its_supervisor_is_killed_then_its_lease_is_given_back(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
+) -> None:
+    """Its actors die with it, and the last one tells Consul: the lease need not run out."""
+    key = f"litemq/nodes{next(_keys)}"
+    cluster = new_electorate(by_consul(consul.address, key))
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(200)
+    old = cluster.primary
+    old.announce(*RETURN)
+    claim = decode_claim(consul.call("GET", f"/v1/kv/{key}?raw"), key, "")
+    assert claim.node == old.name
+    old.kill()
+    assert old.logged("the node has died")
+    checks = [each["ServiceID"] for each in consul.ask("/v1/health/checks/litemq")]
+    assert claim.witness not in checks, "it ended by itself, and not with its TTL"
+    cluster.wait_acks(20)
+    new = cluster.wait_primary(other_than=old)
+    cluster.settle()
+    assert cluster.primary is new
+
+
+@pytest.mark.consul
+def test_lease_when_a_mount_of_a_dead_node_might_live_then_it_is_not_given_back(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
+) -> None:
+    """It runs out instead: the test holds what such a mount would hold until it is dead."""
+    key = f"litemq/nodes{next(_keys)}"
+    cluster = new_electorate(by_consul(consul.address, key))
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(100)
+    old = cluster.primary
+    old.announce(*RETURN)
+    fuse, watcher = old.actor("fuse_capture").pid, old.actor("election_watcher").pid
+    (lifeline,) = pipes(fuse, writing=True) & pipes(watcher, writing=False)
+    held = os.open(f"/proc/{fuse}/fd/{pipe_fd(fuse, lifeline)}", os.O_WRONLY)
+    try:
+        old.kill()
+        assert not old.logged("the node has died")
+        claim = decode_claim(consul.call("GET", f"/v1/kv/{key}?raw"), key, "")
+        assert not claim.released
+        cluster.wait_acks(20)
+    finally:
+        os.close(held)
+    cluster.settle()
+
+
+def pipes(pid: int, *, writing: bool) -> set[str]:
+    """The pipes of which a process has that end, as the kernel names them."""
+    found = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            name, mode = os.readlink(fd), os.lstat(fd).st_mode
+            if name.startswith("pipe:") and bool(mode & stat.S_IWUSR) == writing:
+                found.add(name)
+    return found
+
+
+def pipe_fd(pid: int, name: str) -> str:
+    """The descriptor of its writing end."""
+    return next(
+        fd.name
+        for fd in Path(f"/proc/{pid}/fd").iterdir()
+        if os.readlink(fd) == name and os.lstat(fd).st_mode & stat.S_IWUSR
+    )
 
 
 @pytest.mark.consul

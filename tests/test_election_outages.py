@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from consul_server import ConsulServer
-from electorate import DATABASE, Electorate, by_consul
+from electorate import DATABASE, RETURN, Electorate, by_consul
 from nodes import Node
 from sql_process import SqlError
 from waiting import eventually
@@ -111,6 +111,24 @@ def test_key_when_another_cluster_holds_it_then_the_node_says_so_and_never_serve
     one.wait_acks()
     assert not other.acks()
     one.settle()
+
+
+def test_node_when_it_is_killed_and_consul_hangs_then_nothing_of_it_stays(
+    own_consul: Callable[..., ConsulServer], new_electorate: Callable[..., Electorate]
+) -> None:
+    """Whoever would give its lease back gives up, and the lease runs out; then it serves again."""
+    consul = own_consul()
+    cluster = elect(new_electorate, consul, size=1)
+    cluster.announce(*RETURN)
+    cluster.write()
+    cluster.wait_acks()
+    (node,) = cluster.nodes
+    with consul.stopped():
+        node.kill()
+        assert not node.logged("the node has died")
+        node.start(ready=False)
+    cluster.wait_acks()
+    cluster.settle()
 
 
 def test_node_when_consul_is_dead_then_it_stops_well(
