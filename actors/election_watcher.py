@@ -50,8 +50,6 @@ LAST_DRAIN_S = 1.0
 #: and so long to begin before its predecessor becomes a replica or stops: until then there is
 #: nobody to follow, and on a machine that they share it would only take its processor time
 SUCCESSOR_FIRST_S = 0.1
-#: a node that has died gives its lease back within this, or within the TTL, or leaves it to run out
-LEGACY_S = 1.0
 #: without a sign of life for so long, and for twice what the supervisor allows, the kernel ends it:
 #: when that is dead, nobody else would
 SILENT_S = 30.0
@@ -136,13 +134,14 @@ class ElectionWatcher:
 
     def _be_orphaned(self) -> None:
         """Nothing is renewed from here on, and the end is near, come what may."""
-        self._orphaned = True
-        lifeline.end_after(self._legacy_s)
-        self._reactor.stop()
+        if not self._orphaned:
+            self._orphaned = True
+            lifeline.end_after(self._legacy_s)
+            self._reactor.stop()
 
     @property
     def _legacy_s(self) -> float:
-        return min(LEGACY_S, self._config.election.consul.ttl_s)
+        return min(lifeline.LONGEST_S, self._config.election.consul.ttl_s)
 
     def _settle_estate(self) -> None:
         lifeline.end_after(self._legacy_s)  # again: a sign of life may just have set it

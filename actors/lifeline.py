@@ -6,7 +6,8 @@ it with the process, however that dies, and not before. So the end of the pipe s
 say for certain: neither the nursery, which alone starts mounts, nor one that serves is there.
 
 One actor outlives the others by a moment to act on that. Always true: it is told of their death by
-a signal, and the kernel ends it when its time is up, whatever it hangs in.
+a signal, from the kernel or from the nursery, and the kernel ends it when its time is up, whatever
+it hangs in.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import signal
 import time
 from typing import Final
 
+#: who outlives the others, and for how long at most; its own limit may be lower
+SURVIVOR: Final = "election_watcher"
+LONGEST_S: Final = 1.0
 #: what the survivor gets when the nursery is gone; until it has a handler, it dies of that
 ORPHANED: Final = signal.SIGUSR1
 _PR_SET_PDEATHSIG: Final = 1

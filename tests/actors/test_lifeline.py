@@ -54,7 +54,8 @@ def hang(_begin: Callable[[], None]) -> int:
 def nursery() -> Iterator[Nursery]:
     opened = Nursery.open("litemq: nursery of a test")
     yield opened
-    opened.close()
+    if opened.fileno() >= 0:
+        opened.close()
 
 
 def started(nursery: Nursery) -> int:
@@ -88,7 +89,7 @@ def test_lifeline_when_one_who_holds_it_lives_then_it_has_not_ended(
 ) -> None:
     """The nursery is dead, and so is all that lives on."""
     notes = tmp_path / "notes"
-    nursery.start(partial(survive, notes))
+    nursery.start(partial(survive, notes), outlives=True)
     survivor = started(nursery)
     holder, other = new_holder(False), new_holder(True)
     eventually(lambda: notes.exists() and notes.read_text() == "made")
@@ -98,6 +99,21 @@ def test_lifeline_when_one_who_holds_it_lives_then_it_has_not_ended(
     eventually(notes.read_text, until="ended")
     eventually(lambda: has_ended(survivor))
     assert not has_ended(other), "who has let go is not waited for"
+
+
+def test_nursery_when_it_is_closed_then_the_survivor_has_its_moment(
+    nursery: Nursery, new_holder: Callable[[bool], int], tmp_path: Path
+) -> None:
+    """It hears the end of the others, and is gone itself when the nursery is."""
+    notes = tmp_path / "notes"
+    nursery.start(partial(survive, notes), outlives=True)
+    survivor = started(nursery)
+    holder = new_holder(False)
+    eventually(lambda: notes.exists() and notes.read_text() == "made")
+    nursery.close()
+    assert notes.read_text() == "ended"
+    assert has_ended(holder)
+    assert has_ended(survivor)
 
 
 def test_survivor_when_it_hangs_then_the_kernel_ends_it(nursery: Nursery) -> None:
