@@ -72,7 +72,7 @@ class ElectionWatcher:
         self._to_fuse = Sender(self._endpoints.gates) if config.mount.fuse else None
         self._to_log = Sender(self._endpoints.capture)
         self._service = LeaseService(
-            open_lease(config, self._layout.read_cluster()),
+            open_lease(config, self._layout.read_cluster(), lifeline.start()),
             self._layout,
             HelperThread(),
             HelperThread(),

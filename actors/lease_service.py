@@ -127,7 +127,7 @@ class LeaseService:
         if view is None:
             return
         holder, last = view.holder, view.last
-        mine = holder is not None and holder.instance == self._lease.identity.instance
+        mine = holder is not None and self._lease.identity.has_been(holder)
         self._happened(
             e.LeaseView(
                 holder=None
@@ -207,9 +207,10 @@ class LeaseService:
         """Give it back, if it is of this epoch."""
         if self._held not in (0, epoch):
             return
-        self._held = 0
+        held, self._held = self._held, 0
         self._calling.call(
-            lambda: self._lease.release(successor), lambda _: self._happened(e.Released(epoch))
+            lambda: self._lease.release(successor) if held else self._lease.give_back(epoch),
+            lambda _: self._happened(e.Released(epoch)),
         )
 
     # --- the others

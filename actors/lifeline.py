@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import select
 import signal
 import time
@@ -28,6 +29,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 #: of this process: the reading end, the writing end
 _ends = [-1, -1]
+_start = ""
 
 
 def die_with_parent(parent: int = 0) -> None:
@@ -43,7 +45,15 @@ def die_with_parent(parent: int = 0) -> None:
 
 def make() -> None:
     """In the nursery, before its first child."""
+    global _start
     _ends[:] = os.pipe2(os.O_CLOEXEC)
+    _start = secrets.token_hex(8)
+
+
+def start() -> str:
+    """A random name of this start of the node: all its processes have it, and no others."""
+    assert _start, "no nursery has made this process"
+    return _start
 
 
 def let_go() -> None:

@@ -187,6 +187,9 @@ class ConsulLease:
             raise self._lost("the key was deleted")
         if entry.session != life.session:
             raise self._lost("its session has ended")
+        if claim.wait_s and time.monotonic() >= self._safe_at_s:
+            # From now on a successor need not wait for whom this node has waited for.
+            claim = self._claim = msgspec.structs.replace(claim, wait_s=0.0)
         if entry.value != encode_claim(claim):
             # Locks of Consul bind only those who ask for them; this is still ours.
             try:
@@ -212,6 +215,20 @@ class ConsulLease:
         except LeaseError:
             self._abandon()
             raise
+
+    def give_back(self, epoch: Epoch) -> None:
+        self._agent.end_by(time.monotonic() + CALL_S)
+        _, entry = self._agent.read(self._key)
+        last = self._decode(entry)
+        if entry is None or last is None or not entry.session:
+            return
+        if last.epoch != epoch or not self.identity.has_been(last):
+            return
+        # If the former process had still been waiting for others, that wait begins again.
+        value = encode_claim(msgspec.structs.replace(last, released=True))
+        if self._agent.unlock(self._key, value, entry.session):
+            self._agent.destroy(entry.session)  # or the former process would count as alive
+            self._agent.deregister(last.witness)
 
     def _lost(self, why: str) -> LeaseLostError:
         # What may still stand there for this node must not outlive its belief.

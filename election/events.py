@@ -18,7 +18,7 @@ class LeaseView:
     """The lease as the service shows it: held by `holder`, or free."""
 
     holder: Holder | None
-    #: held by this very process, not by another or an earlier one of the same name
+    #: held by this very process, or by the one before it, which is dead; not by another of its name
     mine: bool = False
     #: of a free lease: the epoch that ended, 0 if unknown; whom its holder named
     last_epoch: Epoch = 0

@@ -166,6 +166,9 @@ class FileLease:
             self._claim = None
             self._lock.free()
 
+    def give_back(self, epoch: Epoch) -> None:
+        """The kernel has done it."""
+
     def watch(self, index: int, wait_s: float) -> View:
         with self._disk(), INotify() as claims:
             with contextlib.suppress(OSError):  # no directory yet: then time alone ends a pause

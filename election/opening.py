@@ -9,13 +9,16 @@ from litemq.election.lease import Identity, Lease
 from litemq.election.static import StaticLease
 
 
-def open_lease(config: Config, cluster: str) -> Lease:
+def open_lease(config: Config, cluster: str, start: str) -> Lease:
     """The lease of `[election]`, for one process of this node; `cluster` is "" if it has none.
+    `start`: see `Identity`.
 
     Nothing is asked of anyone yet.
     """
     election = config.election
-    identity = Identity(cluster=cluster, node=config.node.name, address=config.stream.listen)
+    identity = Identity(
+        cluster=cluster, node=config.node.name, address=config.stream.listen, start=start
+    )
     if election.kind == "consul":
         # Here, since its client library takes a tenth of a second to import.
         from litemq.election.consul_lease import ConsulLease

@@ -50,7 +50,7 @@ def see_lease(step: Step, role: Replica | Candidate, view: LeaseView) -> None:
 
 
 def see_holder(step: Step, role: Replica | Candidate, holder: Holder, *, mine: bool) -> None:
-    """Somebody holds the lease, perhaps this process without knowing."""
+    """Somebody holds the lease; perhaps this process without knowing, or one before it."""
     if isinstance(role, Candidate) and role.search is Search.ACQUIRING and mine:
         return  # the answer to our attempt is under way
     if holder.epoch <= step.state.epoch_ended:
@@ -59,7 +59,7 @@ def see_holder(step: Step, role: Replica | Candidate, holder: Holder, *, mine: b
         return
     if mine:
         step.release(holder.epoch)
-        step.wait_as_replica(f"an unknown grant of epoch {holder.epoch} is given back")
+        step.wait_as_replica(f"the lease of epoch {holder.epoch}, unknown here, is given back")
         return
     if holder.epoch < step.state.epoch_seen:
         text = f"{holder.node} holds the lease in epoch {holder.epoch}, lower than one seen before"

@@ -27,6 +27,7 @@ from litemq.fs.wal_tail import WalTail
 pytestmark = pytest.mark.fuse
 
 _keys = itertools.count(1)
+GIVEN_BACK = "replica: the lease of epoch {}, unknown here, is given back"
 
 
 CONSUL = pytest.param("consul", marks=pytest.mark.consul)
@@ -103,6 +104,27 @@ def test_primary_when_its_supervisor_is_killed_then_its_lease_is_given_back(
     new = cluster.wait_primary(other_than=old)
     cluster.settle()
     assert cluster.primary is new
+
+
+@pytest.mark.consul
+def test_watcher_when_it_is_started_anew_then_it_gives_the_lease_before_it_back(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
+) -> None:
+    """Once its mount has refused commits and is a replica's; nobody waits for the lease to end."""
+    key = f"litemq/nodes{next(_keys)}"
+    cluster = new_electorate(by_consul(consul.address, key))
+    cluster.announce("actor ended", "can't apply", *RETURN)
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(100)
+    old = cluster.primary
+    claim = decode_claim(consul.call("GET", f"/v1/kv/{key}?raw"), key, "")
+    old.kill_actor("election_watcher")
+    eventually(lambda: old.logged("election", told=GIVEN_BACK.format(claim.epoch)), what="it does")
+    cluster.wait_acks(50)
+    checks = [each["ServiceID"] for each in consul.ask("/v1/health/checks/litemq")]
+    assert claim.witness not in checks, "it ended by itself, and not with its TTL"
+    cluster.settle()
 
 
 @pytest.mark.consul

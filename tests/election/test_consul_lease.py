@@ -217,6 +217,34 @@ def test_node_when_it_starts_again_at_once_then_it_is_no_duplicate(consul_lease:
     assert new.acquire(0, {}).wait_s == 0
 
 
+def test_former_lease_when_it_is_given_back_then_a_successor_does_not_wait(
+    consul_lease: NewLease,
+) -> None:
+    """By the process that knows of it, for the epoch that it means; its name is free, too."""
+    former, other = consul_lease("a"), consul_lease("b")
+    epoch = former.acquire(0, {}).epoch
+    former.announce(member(former))
+    # the first holder of a key waits, and says so as long as it does
+    assert eventually(lambda: former.renew() and not other.watch(0, 0).last.wait_s)
+    namesake, new = consul_lease("a"), consul_lease("a", start=former.identity.start)
+    namesake.give_back(epoch)
+    new.give_back(epoch - 1)
+    with pytest.raises(LeaseHeldError):
+        other.acquire(0, {})
+    new.give_back(epoch)
+    view = other.watch(0, 0)
+    assert view.holder is None
+    assert (view.last.released, view.safe_in_s) == (True, 0)
+    assert new.announce(member(new))
+    grant = other.acquire(0, {})
+    assert grant.wait_s == 0
+    assert grant.epoch > epoch
+    with pytest.raises(LeaseLostError):
+        former.renew()
+    new.give_back(epoch)
+    assert other.renew(), "the lease of another is left alone"
+
+
 def test_renewal_when_it_comes_late_then_it_does_not_count(
     consul_lease: NewLease, proxy: LossyProxy
 ) -> None:
