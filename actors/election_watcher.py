@@ -25,8 +25,8 @@ from litemq.actors.orders import Order, Orders, Wait
 from litemq.actors.reactor import Reactor
 from litemq.config import Config, request_address
 from litemq.election import actions as a
+from litemq.election import clock, roles, states
 from litemq.election import events as e
-from litemq.election import roles, states
 from litemq.election.members import Holder
 from litemq.election.opening import open_lease
 from litemq.election.rules import Rules
@@ -40,7 +40,7 @@ HEARTBEAT_S = 0.25
 STATUS_S = 0.2
 #: of the time after which the lease service takes a node that says nothing for dead
 ANNOUNCE_PART = 0.7
-#: monotonic nanoseconds that never come: a lease that does not end
+#: nanoseconds on the boot clock that never come: a lease that does not end
 NEVER_NS = 1 << 62
 #: whoever was asked to hand over has this long
 TAKE_OVER_S = 10.0
@@ -99,10 +99,11 @@ class ElectionWatcher:
         self._leaving = False
         #: the epoch whose end was seen last
         self._lost = 0
+        self._clocks = clock.read()
         #: the node has died
         self._orphaned = False
         self._state, first = roles.begin(
-            self._layout.read_epoch(), time.monotonic(), time.time_ns() // 1000
+            self._layout.read_epoch(), clock.now_s(), time.time_ns() // 1000
         )
         self._first = first
 
@@ -152,6 +153,9 @@ class ElectionWatcher:
     def _alive(self) -> None:
         holder = self._holder
         lifeline.end_after(max(SILENT_S, 2 * self._config.supervisor.hung_after_s))
+        before, self._clocks = self._clocks, clock.read()
+        if told := clock.jump(before, self._clocks):
+            self._log.warning("the clock jumped", told=told)
         self._to_supervisor.send(
             m.ActorAlive(
                 NAME,
@@ -173,7 +177,7 @@ class ElectionWatcher:
         if isinstance(event, e.LeaseView):
             self._holder = event.holder
         before = self._state.role
-        self._state, actions = roles.advance(self._rules, self._state, event, time.monotonic())
+        self._state, actions = roles.advance(self._rules, self._state, event, clock.now_s())
         if type(before) is not type(self._state.role):
             self._log.info(
                 "election", state=type(self._state.role).__name__.lower(), why=self._state.why
@@ -185,7 +189,7 @@ class ElectionWatcher:
         self._set_timer()
 
     def _set_timer(self) -> None:
-        now = time.monotonic()
+        now = clock.now_s()
         due_s = states.wake_at(self._rules, self._state, now)
         if due_s is None or due_s == float("inf") or self._tick_s <= due_s:
             return
@@ -227,7 +231,7 @@ class ElectionWatcher:
                 if self._wanted:
                     self._answer(self._wanted, "asked again")
                 self._wanted = request
-                self._ask_for_hand_over(request, primary, time.monotonic() + TAKE_OVER_S)
+                self._ask_for_hand_over(request, primary, clock.now_s() + TAKE_OVER_S)
             case a.HandoffEnded(request, refused):
                 self._answer(request, refused or "")
             case a.Tell(text, warn):
@@ -251,7 +255,7 @@ class ElectionWatcher:
         """Again and again: the answer is the lease; it may not know yet that this node follows."""
         if self._wanted != request:
             return
-        if time.monotonic() > deadline_s:
+        if clock.now_s() > deadline_s:
             self._wanted = 0
             self._answer(request, f"{primary.node} does not hand over; its log tells why")
             return
@@ -344,7 +348,7 @@ class ElectionWatcher:
                 done()
                 return True
             # what had begun could end while the successor was waited for
-            until_s = time.monotonic() + LAST_DRAIN_S
+            until_s = clock.now_s() + LAST_DRAIN_S
             return self._drain(attempt, successor, until_s, done, done)
 
         return answered
@@ -384,7 +388,7 @@ class ElectionWatcher:
             heads = got.heads
 
             def ask() -> None:
-                left_ms = max(int((until_s - time.monotonic()) * 1000), 0)
+                left_ms = max(int((until_s - clock.now_s()) * 1000), 0)
                 to_publisher = Sender(self._endpoints.records)
                 to_publisher.send(
                     m.DrainReplicas(self._endpoints.election, left_ms, heads, target, attempt)

@@ -24,6 +24,7 @@ from litemq.actors.layout import Layout
 from litemq.actors.placement import place
 from litemq.actors.proc import parent_of
 from litemq.config import Config
+from litemq.election import clock
 from litemq.election.opening import open_commits_lock
 from litemq.fs.capture import Commit, DatabaseCapture
 from litemq.fs.files import DatabaseFile, ShmFile, WalFile
@@ -91,7 +92,7 @@ class FuseCapture:
             self._primary_text = f"{config.node.name} {config.election.primary}\n".encode()
         #: a stalled log, a drain
         self._refused = 0
-        #: a primary takes writes until then (monotonic seconds); a fixed one has no end
+        #: a primary takes writes until then (seconds on the boot clock); a fixed one has no end
         self._accepts_until_s = 0.0 if primary and config.is_elected else math.inf
         self._commits_lock = open_commits_lock(config)
         self._taken_over = False
@@ -315,7 +316,7 @@ class FuseCapture:
     @property
     def fenced(self) -> bool:
         """Whether the lease may have ended; never on a replica, nor where the primary is fixed."""
-        return time.monotonic() >= self._accepts_until_s
+        return clock.now_s() >= self._accepts_until_s
 
     def _open_gate(self, number: int, captured_end: int) -> None:
         gate = self._gates.pop(number, None)

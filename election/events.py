@@ -1,7 +1,7 @@
 """What a node learns in an election: past facts, as values.
 
 Answers carry the number of the attempt, or the epoch, that they belong to. They may come late,
-twice, in any order or never. Times are seconds on this node's monotonic clock.
+twice, in any order or never. Times are seconds on this node's boot clock.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class View(Struct, frozen=True, kw_only=True):
 
 
 class Grant(Struct, frozen=True, kw_only=True):
-    """A lease. Commits are refused from `deadline_s` on (monotonic clock), unless it was renewed.
+    """A lease. Commits are refused from `deadline_s` on (boot clock), unless it was renewed.
 
     Nothing may be accepted for the first `wait_s` seconds: an earlier holder may still believe.
     """

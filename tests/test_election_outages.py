@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 
 import pytest
@@ -20,9 +21,14 @@ AWAY = ("the lease service refuses",)
 
 
 def elect(
-    new_electorate: Callable[..., Electorate], consul: ConsulServer, size: int = 3
+    new_electorate: Callable[..., Electorate],
+    consul: ConsulServer,
+    size: int = 3,
+    *,
+    start: bool = True,
 ) -> Electorate:
-    cluster = new_electorate(by_consul(consul.address, f"litemq/out{next(_keys)}"), size=size)
+    election = by_consul(consul.address, f"litemq/out{next(_keys)}")
+    cluster = new_electorate(election, size=size, start=start)
     cluster.announce(*AWAY)
     return cluster
 
@@ -47,6 +53,48 @@ def test_consul_when_it_stops_answering_then_commits_are_refused_until_it_is_bac
         assert len(cluster.acks()) == counted
     cluster.wait_acks(50)
     cluster.settle()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a time namespace")
+@pytest.mark.parametrize("clock", ["boottime", "monotonic"])
+def test_machine_when_its_clocks_differ_then_leases_end_in_time(
+    own_consul: Callable[..., ConsulServer], new_electorate: Callable[..., Electorate], clock: str
+) -> None:
+    """As after a long sleep: whoever took one clock for the other would accept for an hour."""
+    consul = own_consul()
+    cluster = elect(new_electorate, consul, size=1, start=False)
+    (node,) = cluster.nodes
+    node.shift_clock(clock, 3600)
+    cluster.start()
+    cluster.make_history()
+    cluster.write()
+    cluster.wait_acks(100)
+    with consul.stopped():
+        eventually(lambda: refuses(node), what="commits are refused")
+    cluster.wait_acks(50)
+    assert cluster.settle() == []
+
+
+def test_cluster_when_no_node_is_a_candidate_then_they_say_so(
+    own_consul: Callable[..., ConsulServer], new_electorate: Callable[..., Electorate]
+) -> None:
+    """One line, which says what to do; a candidate that is started later serves."""
+    consul = own_consul()
+    cluster = elect(new_electorate, consul, size=0, start=False)
+    bystander = cluster.add(election={**cluster.sections["election"], "candidate": False})
+    bystander.announce(*AWAY)
+    bystander.start(ready=False)
+    what = "the election needs attention"
+    eventually(lambda: bystander.logged(what), what="it says so")
+    (told,) = bystander.logged(what)
+    assert "no candidate takes the lease" in told["told"]
+    assert "start a node that is a candidate" in told["told"]
+    cluster.add().start()
+    cluster.make_history()
+    cluster.write()
+    cluster.wait_acks()
+    cluster.settle()
+    assert len(bystander.logged(what, told=told["told"])) == 1
 
 
 def refuses(node: Node) -> bool:
