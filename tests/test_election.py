@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import stat
@@ -516,6 +517,40 @@ def test_successor_when_its_mount_is_slow_then_it_serves_all_the_same(
     cluster.write(new)
     cluster.wait_acks(20)
     cluster.settle()
+
+
+@by_both
+def test_candidate_when_it_is_behind_then_the_one_that_has_everything_is_elected(
+    elect: Callable[..., Electorate],
+) -> None:
+    """Both see the loss at the same moment, and nothing that was acknowledged is diverged."""
+    cluster = elect()
+    cluster.announce("can't apply")
+    old = cluster.primary
+    behind, ahead = cluster.replicas
+    stopped = behind.kill_actor("replica_applier", signal.SIGSTOP)
+    with old.connect(DATABASE) as app:  # too large to be sent without being asked for
+        app.script("CREATE TABLE bulk(x)", "INSERT INTO bulk VALUES(randomblob(100000))")
+    eventually(
+        lambda: ahead.position(DATABASE) == old.position(DATABASE) != behind.position(DATABASE),
+        what="one of two has everything",
+    )
+    eventually(
+        lambda: standing(ahead, ahead) > standing(ahead, behind), what="and has said so to all"
+    )
+    cluster.kill(old)
+    os.kill(stopped, signal.SIGCONT)
+    assert cluster.wait_primary() is ahead
+    with ahead.connect(DATABASE) as app:
+        assert app.one("SELECT count(*) FROM bulk") == 1
+    cluster.write()
+    assert cluster.settle() == []
+
+
+def standing(asked: Any, node: Any) -> int:
+    """How many transactions a node has, as the lease service tells it to another."""
+    done = litemq("cluster", "--config", asked.config_path, "--format", "json")
+    return int(next(each["txids"] for each in json.loads(done.out) if each["node"] == node.name))
 
 
 @by_file_first

@@ -13,8 +13,9 @@ from nodes import Node
 from sql_process import SqlError
 from waiting import eventually
 
-# torture: they last for many leases, and a busy machine is an outage of its own
-pytestmark = [pytest.mark.fuse, pytest.mark.consul, pytest.mark.torture]
+pytestmark = [pytest.mark.fuse, pytest.mark.consul]
+
+RARELY = pytest.mark.torture
 
 _keys = itertools.count(1)
 AWAY = ("the lease service refuses",)
@@ -56,7 +57,7 @@ def test_consul_when_it_stops_answering_then_commits_are_refused_until_it_is_bac
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a time namespace")
-@pytest.mark.parametrize("clock", ["boottime", "monotonic"])
+@pytest.mark.parametrize("clock", ["boottime", pytest.param("monotonic", marks=RARELY)])
 def test_machine_when_its_clocks_differ_then_leases_end_in_time(
     own_consul: Callable[..., ConsulServer], new_electorate: Callable[..., Electorate], clock: str
 ) -> None:
@@ -107,7 +108,7 @@ def refuses(node: Node) -> bool:
     return False
 
 
-@pytest.mark.parametrize("how", ["restart", "empty"])
+@pytest.mark.parametrize("how", [pytest.param("restart", marks=RARELY), "empty"])
 def test_consul_when_it_comes_again_then_writes_go_on_in_a_higher_epoch(
     own_consul: Callable[..., ConsulServer], new_electorate: Callable[..., Electorate], how: str
 ) -> None:
