@@ -324,11 +324,10 @@ def test_node_when_its_disk_is_empty_then_it_joins(elect: Callable[..., Electora
     late.start()
     cluster.write(late)
     cluster.wait_acks(50)
-    first, second = cluster.replicas[0], cluster.primary
-    if first is late:
-        first, second = cluster.nodes[0], cluster.nodes[1]
     cluster.agree_now()
-    for node in (first, second):
+    primary = cluster.wait_primary()
+    others = [node for node in cluster.nodes if node is not late]
+    for node in sorted(others, key=lambda node: node is primary):
         node.stop()
     cluster.wait_acks(50, nodes=[late])
     cluster.settle()
