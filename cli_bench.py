@@ -29,7 +29,7 @@ WRITES, FAILOVER, CALLS = "writes", "failover", "calls"
 FANOUT, SCALING = "fanout", "scaling"
 #: as in bench/failover_bench.py and bench/scenarios.py, which are imported when they are needed
 ELECTIONS = ("consul-1s", "consul-500ms", "file")
-SCENARIOS = ("kill", "stop", "cable", "handoff", "sigterm")
+SCENARIOS = ("kill", "crash", "stop", "cable", "handoff", "sigterm")
 
 
 @click.command()

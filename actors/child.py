@@ -11,6 +11,7 @@ from collections.abc import Callable
 from setproctitle import setproctitle
 
 from litemq import log
+from litemq.actors import lifeline
 from litemq.actors.placement import FUSE_ACTOR, place
 from litemq.config import Config
 from litemq.errors import LiteMQError
@@ -23,6 +24,8 @@ def run_child(
 
     Nothing an actor raises goes further than this.
     """
+    if actor != FUSE_ACTOR:  # it alone accepts commits
+        lifeline.let_go()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -20,7 +20,7 @@ from functools import partial
 import psutil
 
 from litemq import log
-from litemq.actors import proc
+from litemq.actors import lifeline, proc
 from litemq.actors.nursery import Exited, Factory, Nursery, Started
 from litemq.actors.reactor import Reactor
 from litemq.actors.restarts import Restarts
@@ -120,7 +120,8 @@ class Crew:
         actor.state = "starting"
         actor.heard_s = time.monotonic()
         self._starting.append((name, actor.held))
-        self._nursery.start(actor.factory, held=actor.held)
+        outlives = name == lifeline.SURVIVOR
+        self._nursery.start(actor.factory, held=actor.held, outlives=outlives)
 
     def _stop_next(self) -> None:
         for actor in list(self.actors.values()):

@@ -3,16 +3,21 @@
 Decides nothing: `election/roles.py` does. Never blocks: the lease service is spoken to in two
 threads, one that waits for changes and one that does everything else. Always true: what the machine
 orders of the other actors is done in its order, and the next begins when the one before is done.
+
+When the node dies around it, it lives on for a moment: it gives the lease back once nothing of the
+node can accept commits, so that a successor need not wait for the lease to run out.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
 
 from litemq import log
+from litemq.actors import lifeline
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
 from litemq.actors.lease_service import LeaseService
@@ -20,8 +25,8 @@ from litemq.actors.orders import Order, Orders, Wait
 from litemq.actors.reactor import Reactor
 from litemq.config import Config, request_address
 from litemq.election import actions as a
+from litemq.election import clock, roles, states
 from litemq.election import events as e
-from litemq.election import roles, states
 from litemq.election.members import Holder
 from litemq.election.opening import open_lease
 from litemq.election.rules import Rules
@@ -35,7 +40,7 @@ HEARTBEAT_S = 0.25
 STATUS_S = 0.2
 #: of the time after which the lease service takes a node that says nothing for dead
 ANNOUNCE_PART = 0.7
-#: monotonic nanoseconds that never come: a lease that does not end
+#: nanoseconds on the boot clock that never come: a lease that does not end
 NEVER_NS = 1 << 62
 #: whoever was asked to hand over has this long
 TAKE_OVER_S = 10.0
@@ -45,6 +50,9 @@ LAST_DRAIN_S = 1.0
 #: and so long to begin before its predecessor becomes a replica or stops: until then there is
 #: nobody to follow, and on a machine that they share it would only take its processor time
 SUCCESSOR_FIRST_S = 0.1
+#: without a sign of life for so long, and for twice what the supervisor allows, the kernel ends it:
+#: when that is dead, nobody else would
+SILENT_S = 30.0
 
 #: whether a message is what is waited for
 Answered = Callable[[m.Message], bool | Wait]
@@ -64,7 +72,7 @@ class ElectionWatcher:
         self._to_fuse = Sender(self._endpoints.gates) if config.mount.fuse else None
         self._to_log = Sender(self._endpoints.capture)
         self._service = LeaseService(
-            open_lease(config, self._layout.read_cluster()),
+            open_lease(config, self._layout.read_cluster(), lifeline.start()),
             self._layout,
             HelperThread(),
             HelperThread(),
@@ -91,14 +99,18 @@ class ElectionWatcher:
         self._leaving = False
         #: the epoch whose end was seen last
         self._lost = 0
+        self._clocks = clock.read()
+        #: the node has died
+        self._orphaned = False
         self._state, first = roles.begin(
-            self._layout.read_epoch(), time.monotonic(), time.time_ns() // 1000
+            self._layout.read_epoch(), clock.now_s(), time.time_ns() // 1000
         )
         self._first = first
 
     # --- life
 
     def run(self) -> int:
+        lifeline.outlive()
         reactor = self._reactor
         reactor.on_message(self._inbox, self._handle)
         for thread in self._service.threads:
@@ -108,13 +120,42 @@ class ElectionWatcher:
         reactor.every(self._service.pace_s * ANNOUNCE_PART, self._announce)
         self._service.watch()
         self._carry_out(self._first)
-        reactor.run()
+        reactor.run(
+            {
+                signal.SIGTERM: lambda _: reactor.stop(),
+                lifeline.ORPHANED: lambda _: self._be_orphaned(),
+            }
+        )
+        if self._orphaned:
+            self._settle_estate()
+            os._exit(0)  # sockets and their files may be those of a new start already
         self._service.close()
         close_all()
         return 0
 
+    def _be_orphaned(self) -> None:
+        """Nothing is renewed from here on, and the end is near, come what may."""
+        if not self._orphaned:
+            self._orphaned = True
+            lifeline.end_after(self._legacy_s)
+            self._reactor.stop()
+
+    @property
+    def _legacy_s(self) -> float:
+        return min(lifeline.LONGEST_S, self._config.election.consul.ttl_s)
+
+    def _settle_estate(self) -> None:
+        lifeline.end_after(self._legacy_s)  # again: a sign of life may just have set it
+        if lifeline.has_ended(self._legacy_s):
+            self._service.bequeath()
+            self._log.info("the node has died; its part in the election is ended")
+
     def _alive(self) -> None:
         holder = self._holder
+        lifeline.end_after(max(SILENT_S, 2 * self._config.supervisor.hung_after_s))
+        before, self._clocks = self._clocks, clock.read()
+        if told := clock.jump(before, self._clocks):
+            self._log.warning("the clock jumped", told=told)
         self._to_supervisor.send(
             m.ActorAlive(
                 NAME,
@@ -136,7 +177,7 @@ class ElectionWatcher:
         if isinstance(event, e.LeaseView):
             self._holder = event.holder
         before = self._state.role
-        self._state, actions = roles.advance(self._rules, self._state, event, time.monotonic())
+        self._state, actions = roles.advance(self._rules, self._state, event, clock.now_s())
         if type(before) is not type(self._state.role):
             self._log.info(
                 "election", state=type(self._state.role).__name__.lower(), why=self._state.why
@@ -148,7 +189,7 @@ class ElectionWatcher:
         self._set_timer()
 
     def _set_timer(self) -> None:
-        now = time.monotonic()
+        now = clock.now_s()
         due_s = states.wake_at(self._rules, self._state, now)
         if due_s is None or due_s == float("inf") or self._tick_s <= due_s:
             return
@@ -190,7 +231,7 @@ class ElectionWatcher:
                 if self._wanted:
                     self._answer(self._wanted, "asked again")
                 self._wanted = request
-                self._ask_for_hand_over(request, primary, time.monotonic() + TAKE_OVER_S)
+                self._ask_for_hand_over(request, primary, clock.now_s() + TAKE_OVER_S)
             case a.HandoffEnded(request, refused):
                 self._answer(request, refused or "")
             case a.Tell(text, warn):
@@ -214,7 +255,7 @@ class ElectionWatcher:
         """Again and again: the answer is the lease; it may not know yet that this node follows."""
         if self._wanted != request:
             return
-        if time.monotonic() > deadline_s:
+        if clock.now_s() > deadline_s:
             self._wanted = 0
             self._answer(request, f"{primary.node} does not hand over; its log tells why")
             return
@@ -307,7 +348,7 @@ class ElectionWatcher:
                 done()
                 return True
             # what had begun could end while the successor was waited for
-            until_s = time.monotonic() + LAST_DRAIN_S
+            until_s = clock.now_s() + LAST_DRAIN_S
             return self._drain(attempt, successor, until_s, done, done)
 
         return answered
@@ -347,7 +388,7 @@ class ElectionWatcher:
             heads = got.heads
 
             def ask() -> None:
-                left_ms = max(int((until_s - time.monotonic()) * 1000), 0)
+                left_ms = max(int((until_s - clock.now_s()) * 1000), 0)
                 to_publisher = Sender(self._endpoints.records)
                 to_publisher.send(
                     m.DrainReplicas(self._endpoints.election, left_ms, heads, target, attempt)

@@ -3,7 +3,8 @@
 Owns the mount, the backing files, and the gates. Never touches its own mount, never waits for
 anything but its loop, and reads no log. Always true: a transaction it has handed over stays in
 `_outstanding` until the log writer has acknowledged it; a gate stays in `_gates` until it is opened
-or refused; both are sent again to a new log writer.
+or refused; both are sent again to a new log writer. Where the lease is a lock file, commits are
+accepted only under a lock that no two mounts can hold.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from litemq.actors.layout import Layout
 from litemq.actors.placement import place
 from litemq.actors.proc import parent_of
 from litemq.config import Config
+from litemq.election import clock
+from litemq.election.opening import open_commits_lock
 from litemq.fs.capture import Commit, DatabaseCapture
 from litemq.fs.files import DatabaseFile, ShmFile, WalFile
 from litemq.fs.late_close import LateClose
@@ -95,8 +98,9 @@ class FuseCapture:
             self._primary_text = f"{config.node.name} {config.election.primary}\n".encode()
         #: a stalled log, a drain
         self._refused = 0
-        #: a primary takes writes until then (monotonic seconds); a fixed one has no end
+        #: a primary takes writes until then (seconds on the boot clock); a fixed one has no end
         self._accepts_until_s = 0.0 if primary and config.is_elected else math.inf
+        self._commits_lock = open_commits_lock(config)
         self._taken_over = False
         # what the gatekeeper's protocol calls for
         self.read_only = not primary
@@ -244,14 +248,13 @@ class FuseCapture:
                 self._to_supervisor.send(m.RoleSet(primary, epoch))
             case m.AcceptCommits(epoch=epoch, until_ns=until_ns):
                 if epoch == self._epoch and self._primary:
-                    self._accepts_until_s = until_ns / 1e9
-                    self._let_writers_go()
+                    self._accept_commits(until_ns / 1e9)
             case m.HoldWrites(epoch=epoch):
                 if epoch == self._epoch and self._primary and self.holding is None:
                     self.holding = Event()
             case m.FenceWrites(reply_to=reply_to, attempt=attempt):
                 if self._primary:
-                    self._accepts_until_s = 0.0
+                    self._fence()
                 self._let_writers_go()
                 reply = Sender(reply_to)
                 reply.send(m.WritesFenced(attempt))
@@ -288,7 +291,9 @@ class FuseCapture:
         if not primary:
             before.set()  # a mount that waited for the log writer is a replica's now
         self._resync_token = ""
-        self._accepts_until_s = 0.0 if primary else math.inf
+        self._fence()
+        if not primary:
+            self._accepts_until_s = math.inf  # whoever writes is refused for other reasons
         for gate in self._gates.values():
             gate.event.set(errno_of.EROFS)
         self._gates.clear()
@@ -301,6 +306,23 @@ class FuseCapture:
         if not primary:
             self._send(m.CaptureStarted(self._incarnation))
         self._alive()
+
+    def _accept_commits(self, until_s: float) -> None:
+        """Told again and again; refused as long as another mount holds the lock."""
+        try:
+            free = self._commits_lock is None or self._commits_lock.take()
+        except OSError as error:
+            self._log.info("commits wait for the lock file", reason=error.strerror)
+            free = False
+        self._accepts_until_s = until_s if free else 0.0
+        if free:
+            self._let_writers_go()
+
+    def _fence(self) -> None:
+        """Refuse whatever ends a transaction."""
+        self._accepts_until_s = 0.0
+        if self._commits_lock is not None:
+            self._commits_lock.free()
 
     def _let_writers_go(self) -> None:
         if self.holding is not None:
@@ -319,7 +341,7 @@ class FuseCapture:
     @property
     def fenced(self) -> bool:
         """Whether the lease may have ended; never on a replica, nor where the primary is fixed."""
-        return time.monotonic() >= self._accepts_until_s
+        return clock.now_s() >= self._accepts_until_s
 
     def _open_gate(self, number: int, captured_end: int, *, proven: bool) -> None:
         gate = self._gates.pop(number, None)

@@ -21,7 +21,8 @@ from types import ModuleType
 from typing import Any
 
 from litemq.actors import user_process
-from litemq.actors.nursery import die_with_parent, pickle_by_value
+from litemq.actors.lifeline import die_with_parent
+from litemq.actors.nursery import pickle_by_value
 from litemq.actors.user_error import described, place
 from litemq.config import Config
 from litemq.errors import ConfigError

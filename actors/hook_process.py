@@ -21,7 +21,8 @@ import msgspec
 from setproctitle import setproctitle
 
 from litemq.actors import user_process
-from litemq.actors.nursery import die_with_parent, unpickle_function
+from litemq.actors.lifeline import die_with_parent
+from litemq.actors.nursery import unpickle_function
 from litemq.actors.user_error import described, place
 from litemq.hooks import RoleChanged
 

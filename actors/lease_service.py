@@ -7,6 +7,7 @@ order. Always true: a renewal is asked for once at a time, and a release is repe
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -77,7 +78,21 @@ class LeaseService:
         return self._lease.pace_s
 
     def close(self) -> None:
-        self._lease.close()
+        """Give back what is held, unless it was not said that commits are refused: then the lease
+        has to run out.
+        """
+        if not self._held:
+            self._lease.close()
+
+    def bequeath(self) -> None:
+        """Give back what is held: nothing of this node can accept commits any more, nor will.
+
+        Returns when that is done or was refused. Nothing else of this object works afterwards.
+        """
+        done = threading.Event()
+        self._calling.run(self._lease.close)  # after the call that is under way
+        self._calling.run(done.set)
+        done.wait()
 
     # --- what the lease looks like
 
@@ -112,7 +127,7 @@ class LeaseService:
         if view is None:
             return
         holder, last = view.holder, view.last
-        mine = holder is not None and holder.instance == self._lease.identity.instance
+        mine = holder is not None and self._lease.identity.has_been(holder)
         self._happened(
             e.LeaseView(
                 holder=None
@@ -192,9 +207,10 @@ class LeaseService:
         """Give it back, if it is of this epoch."""
         if self._held not in (0, epoch):
             return
-        self._held = 0
+        held, self._held = self._held, 0
         self._calling.call(
-            lambda: self._lease.release(successor), lambda _: self._happened(e.Released(epoch))
+            lambda: self._lease.release(successor) if held else self._lease.give_back(epoch),
+            lambda _: self._happened(e.Released(epoch)),
         )
 
     # --- the others

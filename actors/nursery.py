@@ -6,13 +6,13 @@ receives actor factories from the supervisor over a socket pair that no other pr
 the only module that unpickles, and it unpickles only what its own parent wrote. (Of a hook, that is
 what its parent got from the process that loads it, and has not looked into.)
 
-Always true: when the supervisor dies, however it dies, the nursery dies, and with it every actor.
+Always true: when the supervisor dies, however it dies, the nursery dies, and with it every actor
+(but one, by a moment: `lifeline`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import io
@@ -22,6 +22,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
@@ -33,17 +34,20 @@ import cloudpickle
 import msgspec
 from setproctitle import setproctitle
 
+from litemq.actors import lifeline
 from litemq.errors import LiteMQError
 
 #: One request or report at most (bytes).
 MAX_DATAGRAM = 128 * 1024
-_PR_SET_PDEATHSIG = 1
 #: where the system sets no limit
 _MOST_FILES = 1 << 20
 #: what a child runs; the call it is given returns when it may begin
 Factory = Callable[[Callable[[], None]], int]
-#: how requests begin: a child, a child that has to wait, an end of that wait
-_START, _HOLD, _RELEASE = b"S", b"H", b"R"
+#: how requests begin: a child, one that has to wait, an end of that wait, one that outlives others
+_START, _HOLD, _RELEASE, _OUTLIVE = b"S", b"H", b"R", b"O"
+#: a survivor ends by itself; one that was stopped does not
+_ENDS_S = lifeline.LONGEST_S + 0.5
+_LOOK_S = 0.005
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -60,17 +64,6 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
 
 
 _decode_report = msgspec.json.Decoder(Started | Exited).decode
-
-
-def die_with_parent(parent: int = 0) -> None:
-    """Have the kernel kill this process when its parent is gone.
-
-    A process that was not forked but started anew is told its parent's pid.
-    """
-    parent = parent or os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _code_of(file: str, build: Callable[..., CodeType], parts: tuple[object, ...]) -> CodeType:
@@ -143,12 +136,14 @@ class Nursery:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def start(self, factory: Factory, *, held: bool = False) -> None:
+    def start(self, factory: Factory, *, held: bool = False, outlives: bool = False) -> None:
         """Ask for a child that runs `factory` and exits with what it returns.
 
-        `reports` tells its pid. If it is `held`, what it has to wait for is `release`.
+        `reports` tells its pid. If it is `held`, what it has to wait for is `release`. One that
+        `outlives` the others (`lifeline`) is not killed with them.
         """
-        data = (_HOLD if held else _START) + cloudpickle.dumps(factory)
+        kind = _HOLD if held else _OUTLIVE if outlives else _START
+        data = kind + cloudpickle.dumps(factory)
         if len(data) > MAX_DATAGRAM:
             raise LiteMQError(f"an actor's factory takes {len(data)} bytes, {MAX_DATAGRAM} at most")
         self._socket.send(data)
@@ -188,7 +183,8 @@ def _allow_open_files() -> None:
 
 
 def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
-    die_with_parent()
+    lifeline.die_with_parent()
+    lifeline.make()
     # A terminal's Ctrl-C reaches the whole group; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -210,7 +206,7 @@ def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
             if kind == _RELEASE:
                 family.release(int(data))
             else:
-                pid = family.start(data, held=kind == _HOLD)
+                pid = family.start(data, held=kind == _HOLD, outlives=kind == _OUTLIVE)
                 requests.send(msgspec.json.encode(Started(pid)))
         with contextlib.suppress(BlockingIOError):
             os.read(wake_read, 4096)
@@ -227,12 +223,16 @@ class _Family:
         """`own_fds` are the nursery's alone."""
         self._own_fds = own_fds
         self._children: set[int] = set()
+        self._survivors: set[int] = set()
         self._held: dict[int, socket.socket] = {}
 
-    def start(self, data: bytes, *, held: bool) -> int:
+    def start(self, data: bytes, *, held: bool, outlives: bool) -> int:
         """A child that runs the pickled factory; its pid."""
         if not held:
-            return self._fork(data, _nothing)
+            pid = self._fork(data, _nothing)
+            if outlives:
+                self._survivors.add(pid)
+            return pid
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             pid = self._fork(data, lambda: _wait(theirs), ours.fileno())
@@ -263,17 +263,31 @@ class _Family:
             if pid == 0:
                 break
             self._children.discard(pid)
+            self._survivors.discard(pid)
             self.release(pid)
             found.append(Exited(pid, os.waitstatus_to_exitcode(status)))
         return found
 
     def kill(self) -> None:
-        for pid in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in self._children:
+        """End all; those who outlive the others are told of it, and have their moment."""
+        mortal = self._children - self._survivors
+        _signal(mortal, signal.SIGKILL)
+        for pid in mortal:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+        lifeline.let_go()
+        _signal(self._survivors, lifeline.ORPHANED)
+        end_s = time.monotonic() + _ENDS_S
+        while self._survivors and time.monotonic() < end_s:
+            self.ended()
+            time.sleep(_LOOK_S)
+        _signal(self._survivors, signal.SIGKILL)
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _nothing() -> None:
@@ -289,7 +303,7 @@ def _wait(channel: socket.socket) -> None:
 def _become(data: bytes, wait: Callable[[], None]) -> None:
     status = 1
     try:
-        die_with_parent()
+        lifeline.die_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.unfreeze()
         status = int(cloudpickle.loads(data)(wait))

@@ -7,12 +7,12 @@ overtaken by one that makes it void.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from litemq.actors.reactor import Reactor
+from litemq.election import clock
 from litemq.transport import messages as m
 
 #: a question is put again this often: who was asked may have died meanwhile
@@ -27,7 +27,7 @@ class Wait:
     ask: Callable[[], object]
     #: True: that was the answer; False: it was not; a Wait: it was, and another question follows
     answered: Callable[[m.Message], bool | Wait]
-    #: monotonic seconds; what must be done is never given up
+    #: seconds on the boot clock; what must be done is never given up
     until_s: float = math.inf
     given_up: Callable[[], object] = lambda: None
     repeat: bool = True
@@ -88,12 +88,12 @@ class Orders:
         self._look(wait)
 
     def _look(self, wait: Wait) -> None:
-        left_s = wait.until_s - time.monotonic()
+        left_s = wait.until_s - clock.now_s()
 
         def again() -> None:
             if self._wait is not wait:
                 return
-            if time.monotonic() >= wait.until_s:
+            if clock.now_s() >= wait.until_s:
                 wait.given_up()
                 if self._wait is wait:
                     self._set(None)

@@ -39,7 +39,8 @@ from litemq.transport.sockets import Receiver, Sender, close_all
 WATCH_S = 0.25
 #: where there are only actors to watch over
 CALM_WATCH_S = 1.0
-LOCK_TRIES = 5
+#: the election watcher of a node that was killed keeps the lock for a second at most
+LOCK_TRIES = 60
 LOCK_PAUSE_S = 0.02
 #: a step of the shutdown that takes longer is given up
 DRAIN_STEP_S = 5.0

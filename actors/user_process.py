@@ -3,7 +3,7 @@
 It finds modules as this process does, whatever stands in the working directory. It has a process
 group of its own, so that a terminal's Ctrl-C is not for it and its children can be killed with it.
 Always true: it dies with the supervisor, however that dies; the process sees to that itself, first
-of all (`nursery.die_with_parent`).
+of all (`lifeline.die_with_parent`).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from litemq.bench.cluster import Election, LocalCluster, by_consul, by_file
 from litemq.bench.consul import LocalConsul
 from litemq.bench.failover import NODES, Trial, Trials, prepare
 from litemq.bench.hosts import Host, Network
-from litemq.bench.scenarios import CABLE, HANDOFF, KILL, SIGTERM, STOP, Scenario
+from litemq.bench.scenarios import CABLE, CRASH, HANDOFF, KILL, SIGTERM, STOP, Scenario
 from litemq.errors import LiteMQError
 
 #: name of an election, and the TTL of its lease in Consul, if it is there
@@ -147,10 +147,10 @@ class _FailoverBench:
             self.can(
                 "a stopped process keeps its lock, so nobody takes over", f"{name}, {STOP.title}"
             )
-        self._group(name, by_file, self._wanted(KILL, HANDOFF, SIGTERM))
+        self._group(name, by_file, self._wanted(KILL, CRASH, HANDOFF, SIGTERM))
 
     def by_consul(self, names: list[str]) -> None:
-        wanted = self._wanted(KILL, STOP, HANDOFF, SIGTERM)
+        wanted = self._wanted(KILL, CRASH, STOP, HANDOFF, SIGTERM)
         if not wanted:
             return
         with self._consul(None) as address:

@@ -153,6 +153,14 @@ class LocalNode:
             kill_family(process.pid)
             process.wait()
 
+    def crash(self) -> None:
+        """kill -9 of the supervisor alone; what it has started ends by itself."""
+        self.let_go()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
     def freeze(self) -> None:
         """SIGSTOP for every process. Who uses the mount waits until `wake`."""
         self.let_go()

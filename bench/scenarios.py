@@ -58,11 +58,12 @@ def _hand_over(node: LocalNode) -> None:
 
 
 KILL = Scenario("kill", "kill -9 of all its processes", False, LocalNode.kill, LocalNode.start)
+CRASH = Scenario("crash", "kill -9 of its supervisor", False, LocalNode.crash, LocalNode.start)
 STOP = Scenario("stop", "SIGSTOP of all its processes", False, LocalNode.freeze, LocalNode.wake)
 HANDOFF = Scenario("handoff", "litemq handoff", True, _hand_over, _nothing)
 SIGTERM = Scenario("sigterm", "SIGTERM", True, LocalNode.terminate, _come_back)
 CABLE = "cable"
-NAMES = (KILL.name, STOP.name, CABLE, HANDOFF.name, SIGTERM.name)
+NAMES = (KILL.name, CRASH.name, STOP.name, CABLE, HANDOFF.name, SIGTERM.name)
 
 
 def unplugged(network: Network) -> Scenario:

@@ -23,7 +23,7 @@ class PersistEpoch:
 
 @dataclass(frozen=True, slots=True)
 class AcceptCommits:
-    """Accept commits of this epoch while the monotonic clock is before `until_s`, not later."""
+    """Accept commits of this epoch while the boot clock is before `until_s`, not later."""
 
     epoch: Epoch
     until_s: float

@@ -64,7 +64,7 @@ class ConsulAgent:
         self._consul.token = token or None
 
     def end_by(self, deadline_s: float) -> None:
-        """The calls that follow are over by then (monotonic clock)."""
+        """The calls that follow are over by then (boot clock)."""
         self._deadline_s = deadline_s
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ from typing import Final
 
 import msgspec
 
+from litemq.election import clock
 from litemq.election.consul import ConsulAgent, Entry, SessionGoneError
 from litemq.election.lease import (
     Claim,
@@ -64,7 +65,7 @@ _TRIES: Final = 3
 
 
 class _Life:
-    """`good_until_s`: the check cannot have expired before (monotonic clock)."""
+    """`good_until_s`: the check cannot have expired before (boot clock)."""
 
     __slots__ = ("good_until_s", "service", "session")
 
@@ -105,7 +106,7 @@ class ConsulLease:
     def acquire(self, epoch_seen: Epoch, positions: Mapping[str, tuple[Epoch, Txid]]) -> Grant:
         check_cluster(self.identity)
         self._claim = None
-        self._agent.end_by(time.monotonic() + CALL_S)
+        self._agent.end_by(clock.now_s() + CALL_S)
         for _ in range(_TRIES):
             with contextlib.suppress(SessionGoneError):
                 grant = self._try(epoch_seen, positions)
@@ -128,7 +129,7 @@ class ConsulLease:
         wait_s = self._wait_s(entry, last)
         # Passed again after the key was seen free: when this check expires, a TTL has gone by since
         # then, and with it whatever this claim has to wait for.
-        sent_s = time.monotonic()
+        sent_s = clock.now_s()
         if not self._pass(life):
             return None
         claim = Claim(
@@ -145,10 +146,10 @@ class ConsulLease:
         if not self._lock(claim, life, entry.modify_index if entry else 0):
             return None
         deadline_s = sent_s + self._believed_s
-        if time.monotonic() >= deadline_s:
+        if clock.now_s() >= deadline_s:
             self._abandon()
             raise LeaseUnavailableError("Consul answers more slowly than the lease lasts")
-        self._claim, self._safe_at_s = claim, time.monotonic() + wait_s
+        self._claim, self._safe_at_s = claim, clock.now_s() + wait_s
         return Grant(epoch=claim.epoch, deadline_s=deadline_s, wait_s=wait_s)
 
     def _lock(self, claim: Claim, life: _Life, unchanged_since: int) -> bool:
@@ -161,7 +162,7 @@ class ConsulLease:
         except LeaseError:
             # Perhaps it was done and only the answer is lost.
             with contextlib.suppress(LeaseError):
-                self._agent.end_by(time.monotonic() + min(CALL_S, self._ttl_s / 3))
+                self._agent.end_by(clock.now_s() + min(CALL_S, self._ttl_s / 3))
                 _, found = self._agent.read(self._key)
                 if found and found.session == life.session and found.value == value:
                     return True
@@ -175,7 +176,7 @@ class ConsulLease:
             raise LeaseLostError("no lease is held")
         if life is None or life.service != claim.witness:
             raise self._lost("its session has ended")
-        sent_s = time.monotonic()
+        sent_s = clock.now_s()
         # Half of what is left: a second try, on another connection, still comes in time.
         self._agent.end_by(sent_s + (life.good_until_s - sent_s) / 2)
         if sent_s >= life.good_until_s or not self._pass(life):
@@ -187,13 +188,16 @@ class ConsulLease:
             raise self._lost("the key was deleted")
         if entry.session != life.session:
             raise self._lost("its session has ended")
+        if claim.wait_s and clock.now_s() >= self._safe_at_s:
+            # From now on a successor need not wait for whom this node has waited for.
+            claim = self._claim = msgspec.structs.replace(claim, wait_s=0.0)
         if entry.value != encode_claim(claim):
             # Locks of Consul bind only those who ask for them; this is still ours.
             try:
                 self._agent.put_locked(self._key, encode_claim(claim), life.session)
             except SessionGoneError as error:
                 raise self._lost("its session has ended") from error
-        if time.monotonic() >= deadline_s:
+        if clock.now_s() >= deadline_s:
             raise self._lost("it was not renewed in time")
         return deadline_s
 
@@ -201,7 +205,7 @@ class ConsulLease:
         claim, life, self._claim = self._claim, self._life, None
         if claim is None or life is None or life.service != claim.witness:
             return
-        now_s = time.monotonic()
+        now_s = clock.now_s()
         last = msgspec.structs.replace(
             claim, released=True, successor=successor, wait_s=max(0.0, self._safe_at_s - now_s)
         )
@@ -212,6 +216,20 @@ class ConsulLease:
         except LeaseError:
             self._abandon()
             raise
+
+    def give_back(self, epoch: Epoch) -> None:
+        self._agent.end_by(clock.now_s() + CALL_S)
+        _, entry = self._agent.read(self._key)
+        last = self._decode(entry)
+        if entry is None or last is None or not entry.session:
+            return
+        if last.epoch != epoch or not self.identity.has_been(last):
+            return
+        # If the former process had still been waiting for others, that wait begins again.
+        value = encode_claim(msgspec.structs.replace(last, released=True))
+        if self._agent.unlock(self._key, value, entry.session):
+            self._agent.destroy(entry.session)  # or the former process would count as alive
+            self._agent.deregister(last.witness)
 
     def _lost(self, why: str) -> LeaseLostError:
         # What may still stand there for this node must not outlive its belief.
@@ -225,11 +243,11 @@ class ConsulLease:
         if self._watcher_failed:
             index = 0  # a Consul that was emptied meanwhile would wait for an index long past
         # Consul adds up to a sixteenth, so that not all who wait ask again at once.
-        self._watcher.end_by(time.monotonic() + (wait_s * 17 / 16 if index else 0) + CALL_S)
+        self._watcher.end_by(clock.now_s() + (wait_s * 17 / 16 if index else 0) + CALL_S)
         try:
             found, entry = self._watcher.read(self._key, index=index, wait_s=wait_s)
             last = self._decode(entry, found)
-            self._watcher.end_by(time.monotonic() + CALL_S)
+            self._watcher.end_by(clock.now_s() + CALL_S)
             safe_in_s = self._safe_in_s(self._watcher, entry, last)
         except LeaseUnavailableError:
             self._watcher_failed = True
@@ -285,7 +303,7 @@ class ConsulLease:
     def _meet_rival(self, key: str) -> None:
         """A former life of this node ends within a TTL; another node of its name does not."""
         _, entry = self._agent.read(key)
-        now_s = time.monotonic()
+        now_s = clock.now_s()
         session = entry.session if entry else ""
         if not session or self._rival is None or self._rival[0] != session:
             self._rival = (session, now_s) if session else None
@@ -308,7 +326,7 @@ class ConsulLease:
 
     def _soon_s(self) -> float:
         """The end of a call that a holder can wait for without missing its renewal."""
-        return time.monotonic() + (min(CALL_S, self.pace_s) if self._claim else CALL_S)
+        return clock.now_s() + (min(CALL_S, self.pace_s) if self._claim else CALL_S)
 
     def _member_key(self, node: str) -> str:
         return f"{self._key}/nodes/{node}"
@@ -325,15 +343,15 @@ class ConsulLease:
         if self._abandoned:
             self._bury(self._abandoned.pop())
         service = f"litemq-{self.identity.node}-{secrets.token_hex(6)}"
-        life = self._life = _Life(service, time.monotonic() + self._believed_s)
-        end_s = time.monotonic() + CALL_S
+        life = self._life = _Life(service, clock.now_s() + self._believed_s)
+        end_s = clock.now_s() + CALL_S
         try:
             self._agent.register(service, self._ttl_s, self.identity.address)
             pause_s = 0.001
             while not life.session:
                 life.session = self._agent.new_session(service) or ""
                 if not life.session:
-                    if time.monotonic() > end_s:
+                    if clock.now_s() > end_s:
                         raise LeaseUnavailableError("Consul's servers do not learn of the check")
                     time.sleep(pause_s)
                     pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
@@ -345,9 +363,9 @@ class ConsulLease:
 
     def _pass(self, life: _Life) -> bool:
         """Whether the check has passed without a gap; if not, the life is abandoned."""
-        sent_s = time.monotonic()
+        sent_s = clock.now_s()
         known = self._agent.keep(life.service)
-        if not known or time.monotonic() >= life.good_until_s:
+        if not known or clock.now_s() >= life.good_until_s:
             self._abandon()
             return False
         life.good_until_s = sent_s + self._believed_s
@@ -369,7 +387,7 @@ class ConsulLease:
         with contextlib.suppress(LeaseError):
             self.release()
         self._abandon()
-        self._agent.end_by(time.monotonic() + CALL_S)
+        self._agent.end_by(clock.now_s() + CALL_S)
         with contextlib.suppress(LeaseError):
             while self._abandoned:
                 self._bury(self._abandoned.pop())

@@ -17,11 +17,12 @@ import select
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Mapping
 from email.message import Message
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
+
+from litemq.election import clock
 
 MAX_BODY_BYTES: Final = 16 << 20
 
@@ -56,7 +57,7 @@ class DeadlineClient:
         headers: Mapping[str, str],
         deadline_s: float,
     ) -> Response:
-        """One exchange, over by `deadline_s` (monotonic clock)."""
+        """One exchange, over by `deadline_s` (boot clock)."""
         self._busy = True
         try:
             connection = self._connected(deadline_s)
@@ -163,7 +164,7 @@ def _read_head(
 
 
 def _left_s(deadline_s: float) -> float:
-    left_s = deadline_s - time.monotonic()
+    left_s = deadline_s - clock.now_s()
     if left_s <= 0:
         raise TimeoutError("no answer in time")
     return left_s

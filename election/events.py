@@ -1,7 +1,7 @@
 """What a node learns in an election: past facts, as values.
 
 Answers carry the number of the attempt, or the epoch, that they belong to. They may come late,
-twice, in any order or never. Times are seconds on this node's monotonic clock.
+twice, in any order or never. Times are seconds on this node's boot clock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class LeaseView:
     """The lease as the service shows it: held by `holder`, or free."""
 
     holder: Holder | None
-    #: held by this very process, not by another or an earlier one of the same name
+    #: held by this very process, or by the one before it, which is dead; not by another of its name
     mine: bool = False
     #: of a free lease: the epoch that ended, 0 if unknown; whom its holder named
     last_epoch: Epoch = 0

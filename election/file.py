@@ -6,6 +6,10 @@ lock at the moment in which its process is gone, and not before: a holder that i
 keeps the lease, so a grant has no deadline. Always true: the claim is written by the holder of the
 lock only, atomically.
 
+Who holds the lease and who accepts commits are two processes of a node; the first may die alone.
+So the mount holds a second lock, on the next byte of `PATH`, for as long as it accepts commits. Two
+mounts never do; and as long as one does, the lease counts as held, and nobody gets it.
+
 Removing `PATH` under a running holder makes a second lock. It is noticed: the holder's next
 `renew` fails, and who takes the new file waits `MISSING_WAIT_S` first, which is longer than
 `pace_s`. A holder that is stopped meanwhile is beyond that; its epoch is what others refuse then.
@@ -60,6 +64,14 @@ _UNSETTLED_LOOK_S: Final = 0.001
 # Who takes or releases the lease needs a moment; a view of that would only make others ask in vain.
 _UNSETTLED_S: Final = 1.0
 _NAME_BYTES: Final = 32
+# Of the lock file: the lease, and the mount that accepts commits.
+_COMMITS_BYTE: Final = 1
+_BYTES: Final = 2
+
+
+def commits_lock(path: Path) -> KernelLock:
+    """What a mount holds while it accepts commits; `path` is the lock file."""
+    return KernelLock(path, byte=_COMMITS_BYTE)
 
 
 class FileLease:
@@ -93,6 +105,10 @@ class FileLease:
                     raise LeaseUnavailableError(f"{self._path} is being taken by another node")
                 raise LeaseHeldError(holder)
             try:
+                if is_locked(self._path, byte=_COMMITS_BYTE):
+                    raise LeaseUnavailableError(
+                        f"a mount still accepts commits under an earlier lease of {self._path}"
+                    )
                 return self._take(epoch_seen, positions)
             except BaseException:
                 self._lock.free()
@@ -150,6 +166,9 @@ class FileLease:
             self._claim = None
             self._lock.free()
 
+    def give_back(self, epoch: Epoch) -> None:
+        """The kernel has done it."""
+
     def watch(self, index: int, wait_s: float) -> View:
         with self._disk(), INotify() as claims:
             with contextlib.suppress(OSError):  # no directory yet: then time alone ends a pause
@@ -201,7 +220,8 @@ class FileLease:
         self._name_lock.free()
 
     def _view(self) -> View:
-        witness, locked, raw = self._witness(), is_locked(self._path), self._read_raw()
+        locked = is_locked(self._path, count=_BYTES)
+        witness, raw = self._witness(), self._read_raw()
         index = 1 + zlib.crc32(f"{witness} {locked} ".encode() + raw)
         last = self._decode(raw, index)
         holder = last if last and locked and self._stands(last, witness) else None

@@ -1,6 +1,6 @@
 """A lock that the kernel frees when its holder dies, however it dies.
 
-Always true: the locks are OFD locks on the first byte. They belong to the open file, so another
+Always true: the locks are OFD locks on one byte of a file. They belong to the open file, so another
 descriptor of the same file in this process does not drop them; a child that inherits the
 descriptor by a fork without an exec would share them. Looking never takes.
 """
@@ -20,8 +20,10 @@ _REFUSED = (errno.EAGAIN, errno.EACCES)
 class KernelLock:
     """One lock file of a name; the file is made when first needed and left where it is."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, byte: int = 0) -> None:
+        """Each byte is a lock of its own."""
         self._path = path
+        self._byte = byte
         self._fd = -1
 
     @property
@@ -42,7 +44,8 @@ class KernelLock:
         self.free()
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
         try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+            wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._byte, 1, 0)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
         except OSError as error:
             os.close(fd)
             if error.errno in _REFUSED:
@@ -60,14 +63,14 @@ class KernelLock:
             self._fd = -1
 
 
-def is_locked(path: Path) -> bool:
-    """Whether anyone holds it, this process included; nobody holds a missing file."""
+def is_locked(path: Path, *, byte: int = 0, count: int = 1) -> bool:
+    """Whether anyone holds one of these, this process included; nobody holds a missing file."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+        query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, count, 0)
         answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, query)
     finally:
         os.close(fd)

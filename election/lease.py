@@ -80,12 +80,23 @@ class DuplicateNodeError(LeaseError):
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """Who asks. `cluster` is "" as long as the node belongs to none; `instance` is of one start."""
+    """Who asks. `cluster` is "" as long as the node belongs to none; `instance` is of one process,
+    `start` of one start of the node: its processes that ask have it in common, one after the other.
+    """
 
     cluster: str
     node: str
     address: str
-    instance: str = field(default_factory=lambda: secrets.token_hex(8))
+    start: str = field(default_factory=lambda: secrets.token_hex(8))
+    instance: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.instance:
+            msgspec.structs.force_setattr(self, "instance", f"{self.start}-{secrets.token_hex(4)}")
+
+    def has_been(self, claim: Claim) -> bool:
+        """Whether a process of this start made the claim: this one, or one before it, now dead."""
+        return claim.instance.startswith(f"{self.start}-")
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -141,7 +152,7 @@ class View(Struct, frozen=True, kw_only=True):
 
 
 class Grant(Struct, frozen=True, kw_only=True):
-    """A lease. Commits are refused from `deadline_s` on (monotonic clock), unless it was renewed.
+    """A lease. Commits are refused from `deadline_s` on (boot clock), unless it was renewed.
 
     Nothing may be accepted for the first `wait_s` seconds: an earlier holder may still believe.
     """
@@ -178,6 +189,12 @@ class Lease(Protocol):
         """Give the lease back, perhaps for one node; the claim stays, marked as released.
 
         The caller has stopped accepting commits before. Whatever is raised, nothing is held.
+        """
+
+    def give_back(self, epoch: Epoch) -> None:
+        """Release what a process before this one held in that epoch, if it still stands.
+
+        The caller knows that nothing of the node accepts commits under it.
         """
 
     def watch(self, index: int, wait_s: float) -> View:

@@ -65,7 +65,7 @@ def begin(epoch_seen: Epoch, now_s: float, attempt: int) -> tuple[State, tuple[A
 def advance(
     rules: Rules, state: State, event: Event, now_s: float
 ) -> tuple[State, tuple[Action, ...]]:
-    """What becomes of `state` by `event` at `now_s`, seconds on the monotonic clock."""
+    """What becomes of `state` by `event` at `now_s`, seconds on the boot clock."""
     step = Step(rules, state, now_s)
     serving.fence_in_time(step)
     _note(step, event)

@@ -1,4 +1,4 @@
-"""The limits of an election, in one place. All times are seconds on the monotonic clock."""
+"""The limits of an election, in one place. All times are seconds on the boot clock."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class Rules:
     unfit_s: float = 2.0
     #: others leave a free lease to its named successor for this long
     grace_s: float = 1.0
+    #: a node that may not candidate says so when nobody has been primary for this long
+    vacant_s: float = 5.0
     #: a successor must have everything within this, or writes open again
     drain_s: float = 5.0
     #: actors must have become those of a primary within this, or another may try

@@ -12,11 +12,15 @@ from litemq.election.actions import Acquire, Announce, AskMembers, BecomePrimary
 from litemq.election.candidacy import turn_of
 from litemq.election.events import Denied, Granted, LeaseView, MembersSeen
 from litemq.election.members import Holder
-from litemq.election.states import Candidate, Promoting, Replica, Search
+from litemq.election.states import NEVER_S, Candidate, Promoting, Replica, Search
 from litemq.election.turns import Step
 
 #: candidates that get no list of members go ahead after this many unanswered questions
 BLIND_QUESTIONS = 3
+NO_CANDIDATE = (
+    "nobody is primary: no candidate takes the lease, and this node has candidate = false; "
+    "start a node that is a candidate, or look at what those that run say"
+)
 
 
 def see_lease(step: Step, role: Replica | Candidate, view: LeaseView) -> None:
@@ -28,6 +32,7 @@ def see_lease(step: Step, role: Replica | Candidate, view: LeaseView) -> None:
     until_s = step.now_s + view.safe_in_s
     step.state = replace(step.state, safe_at_s=max(step.state.safe_at_s, until_s))
     if not step.rules.candidate:
+        see_vacancy(step)
         return
     named = (
         view.successor == step.rules.node
@@ -49,8 +54,19 @@ def see_lease(step: Step, role: Replica | Candidate, view: LeaseView) -> None:
     search(step, hold_s, why)
 
 
+def see_vacancy(step: Step) -> None:
+    """Nobody has the lease, and this node may not: say so once, if it lasts."""
+    due_s = step.state.vacant_at_s
+    if due_s is None:
+        step.state = replace(step.state, vacant_at_s=step.now_s + step.rules.vacant_s)
+    elif step.now_s >= due_s:
+        step.state = replace(step.state, vacant_at_s=NEVER_S)
+        step.do(Tell(NO_CANDIDATE, warn=True))
+
+
 def see_holder(step: Step, role: Replica | Candidate, holder: Holder, *, mine: bool) -> None:
-    """Somebody holds the lease, perhaps this process without knowing."""
+    """Somebody holds the lease; perhaps this process without knowing, or one before it."""
+    step.state = replace(step.state, vacant_at_s=None)
     if isinstance(role, Candidate) and role.search is Search.ACQUIRING and mine:
         return  # the answer to our attempt is under way
     if holder.epoch <= step.state.epoch_ended:
@@ -59,7 +75,7 @@ def see_holder(step: Step, role: Replica | Candidate, holder: Holder, *, mine: b
         return
     if mine:
         step.release(holder.epoch)
-        step.wait_as_replica(f"an unknown grant of epoch {holder.epoch} is given back")
+        step.wait_as_replica(f"the lease of epoch {holder.epoch}, unknown here, is given back")
         return
     if holder.epoch < step.state.epoch_seen:
         text = f"{holder.node} holds the lease in epoch {holder.epoch}, lower than one seen before"

@@ -137,6 +137,8 @@ class State:
     #: no candidacy before this, but as a named successor
     hold_until_s: float = 0.0
     fit: bool = True
+    #: when to say that nobody takes the lease; None as long as somebody has it
+    vacant_at_s: float | None = None
     #: the lease service did not answer when it was asked last
     away: bool = False
 

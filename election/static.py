@@ -63,6 +63,9 @@ class StaticLease:
     def release(self, successor: str = "") -> None:
         self._held = False
 
+    def give_back(self, epoch: Epoch) -> None:
+        """The configuration is what holds it."""
+
     def watch(self, index: int, wait_s: float) -> View:
         if index == _INDEX:
             self._closed.wait(wait_s)

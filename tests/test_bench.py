@@ -119,8 +119,8 @@ def failovers(directory: Path, election: str, *names: str) -> list[dict[str, Any
 
 def test_bench_when_primaries_fail_then_the_report_accounts_for_every_row(tmp_path: Path) -> None:
     """A kill is timed from the stroke, a hand-over between two rows; nothing is left behind."""
-    kill, handoff = failovers(tmp_path, "file", "kill", "handoff")
-    assert (kill["measured"], handoff["measured"]) == ("after", "pause")
+    kill, crash, handoff = failovers(tmp_path, "file", "kill", "crash", "handoff")
+    assert [each["measured"] for each in (kill, crash, handoff)] == ["after", "after", "pause"]
     assert handoff["rows"]["diverged"] == 0
 
 
@@ -128,7 +128,7 @@ def test_bench_when_primaries_fail_then_the_report_accounts_for_every_row(tmp_pa
 def test_bench_when_primaries_fail_with_consul_then_it_brings_its_own(tmp_path: Path) -> None:
     """It starts and ends it, and tells the nodes where it is."""
     require_program("consul")
-    failovers(tmp_path, "consul-500ms", "kill")
+    failovers(tmp_path, "consul-500ms", "kill", "crash")
 
 
 def kill_when_nobody_hears(node: LocalNode) -> None:

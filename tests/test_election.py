@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import litemq
 from consul_server import ConsulServer
 from electorate import DATABASE, RETURN, Electorate, by_consul, diverged_pages
+from leftovers import has_ended
 from sql_process import SqlError
 from waiting import eventually
 
 from litemq.actors import proc
+from litemq.election.lease import decode_claim
 from litemq.fs.wal_tail import WalTail
 
 pytestmark = pytest.mark.fuse
 
 _keys = itertools.count(1)
+GIVEN_BACK = "replica: the lease of epoch {}, unknown here, is given back"
 
 
 CONSUL = pytest.param("consul", marks=pytest.mark.consul)
@@ -75,6 +81,97 @@ def test_primary_when_killed_under_load_then_another_serves_and_it_returns(
     cluster.wait_acks(20, nodes=[new])
     cluster.settle()
     assert cluster.primary is new
+
+
+@pytest.mark.consul
+def test_primary_when_its_supervisor_is_killed_then_its_lease_is_given_back(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
+) -> None:
+    """Its actors die with it, and the last one tells Consul: the lease need not run out."""
+    key = f"litemq/nodes{next(_keys)}"
+    cluster = new_electorate(by_consul(consul.address, key))
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(200)
+    old = cluster.primary
+    old.announce(*RETURN)
+    claim = decode_claim(consul.call("GET", f"/v1/kv/{key}?raw"), key, "")
+    assert claim.node == old.name
+    old.kill()
+    assert old.logged("the node has died")
+    checks = [each["ServiceID"] for each in consul.ask("/v1/health/checks/litemq")]
+    assert claim.witness not in checks, "it ended by itself, and not with its TTL"
+    cluster.wait_acks(20)
+    new = cluster.wait_primary(other_than=old)
+    cluster.settle()
+    assert cluster.primary is new
+
+
+@pytest.mark.consul
+def test_watcher_when_it_is_started_anew_then_it_gives_the_lease_before_it_back(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
+) -> None:
+    """Once its mount has refused commits and is a replica's; nobody waits for the lease to end."""
+    key = f"litemq/nodes{next(_keys)}"
+    cluster = new_electorate(by_consul(consul.address, key))
+    cluster.announce("actor ended", "can't apply", *RETURN)
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(100)
+    old = cluster.primary
+    claim = decode_claim(consul.call("GET", f"/v1/kv/{key}?raw"), key, "")
+    old.kill_actor("election_watcher")
+    eventually(lambda: old.logged("election", told=GIVEN_BACK.format(claim.epoch)), what="it does")
+    cluster.wait_acks(50)
+    checks = [each["ServiceID"] for each in consul.ask("/v1/health/checks/litemq")]
+    assert claim.witness not in checks, "it ended by itself, and not with its TTL"
+    cluster.settle()
+
+
+@pytest.mark.consul
+def test_lease_when_a_mount_of_a_dead_node_might_live_then_it_is_not_given_back(
+    new_electorate: Callable[..., Electorate], consul: ConsulServer
+) -> None:
+    """It runs out instead: the test holds what such a mount would hold until it is dead."""
+    key = f"litemq/nodes{next(_keys)}"
+    cluster = new_electorate(by_consul(consul.address, key))
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(100)
+    old = cluster.primary
+    old.announce(*RETURN)
+    fuse, watcher = old.actor("fuse_capture").pid, old.actor("election_watcher").pid
+    (lifeline,) = pipes(fuse, writing=True) & pipes(watcher, writing=False)
+    held = os.open(f"/proc/{fuse}/fd/{pipe_fd(fuse, lifeline)}", os.O_WRONLY)
+    try:
+        old.kill()
+        assert not old.logged("the node has died")
+        claim = decode_claim(consul.call("GET", f"/v1/kv/{key}?raw"), key, "")
+        assert not claim.released
+        cluster.wait_acks(20)
+    finally:
+        os.close(held)
+    cluster.settle()
+
+
+def pipes(pid: int, *, writing: bool) -> set[str]:
+    """The pipes of which a process has that end, as the kernel names them."""
+    found = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            name, mode = os.readlink(fd), os.lstat(fd).st_mode
+            if name.startswith("pipe:") and bool(mode & stat.S_IWUSR) == writing:
+                found.add(name)
+    return found
+
+
+def pipe_fd(pid: int, name: str) -> str:
+    """The descriptor of its writing end."""
+    return next(
+        fd.name
+        for fd in Path(f"/proc/{pid}/fd").iterdir()
+        if os.readlink(fd) == name and os.lstat(fd).st_mode & stat.S_IWUSR
+    )
 
 
 @pytest.mark.consul
@@ -169,6 +266,39 @@ def test_primary_when_one_of_its_actors_is_killed_then_writes_go_on(
     cluster.settle()
 
 
+@pytest.mark.parametrize(
+    ("elect", "number"),
+    [
+        ("file", signal.SIGKILL),
+        ("file", signal.SIGTERM),
+        pytest.param("consul", signal.SIGKILL, marks=[pytest.mark.consul, pytest.mark.torture]),
+        pytest.param("consul", signal.SIGTERM, marks=pytest.mark.consul),
+    ],
+    indirect=["elect"],
+)
+def test_primary_when_its_watcher_ends_and_nobody_starts_it_anew_then_no_two_serve(
+    elect: Callable[..., Electorate], number: int
+) -> None:
+    """Its mount still takes writes: until the lease is over, or, with a lock file, all the time."""
+    cluster = elect()
+    cluster.announce("actor ended", "can't apply", *RETURN)
+    cluster.write()
+    cluster.read()
+    cluster.wait_acks(100)
+    old = cluster.primary
+    others = [node for node in cluster.nodes if node is not old]
+    watcher = old.actor("election_watcher").pid
+    by_consul = "election.consul" in cluster.sections
+    os.kill(old.pid, signal.SIGSTOP)
+    try:
+        os.kill(watcher, number)
+        eventually(lambda: has_ended(watcher), what="the watcher is gone")
+        cluster.wait_acks(50 if by_consul else 300, nodes=others if by_consul else [old])
+    finally:
+        os.kill(old.pid, signal.SIGCONT)
+    cluster.settle()
+
+
 @by_both
 @pytest.mark.parametrize("order", [(0, 1, 2), pytest.param((2, 1, 0), marks=pytest.mark.torture)])
 def test_nodes_when_all_were_killed_then_they_go_on_in_any_order(
@@ -194,11 +324,10 @@ def test_node_when_its_disk_is_empty_then_it_joins(elect: Callable[..., Electora
     late.start()
     cluster.write(late)
     cluster.wait_acks(50)
-    first, second = cluster.replicas[0], cluster.primary
-    if first is late:
-        first, second = cluster.nodes[0], cluster.nodes[1]
     cluster.agree_now()
-    for node in (first, second):
+    primary = cluster.wait_primary()
+    others = [node for node in cluster.nodes if node is not late]
+    for node in sorted(others, key=lambda node: node is primary):
         node.stop()
     cluster.wait_acks(50, nodes=[late])
     cluster.settle()
@@ -387,6 +516,40 @@ def test_successor_when_its_mount_is_slow_then_it_serves_all_the_same(
     cluster.write(new)
     cluster.wait_acks(20)
     cluster.settle()
+
+
+@by_both
+def test_candidate_when_it_is_behind_then_the_one_that_has_everything_is_elected(
+    elect: Callable[..., Electorate],
+) -> None:
+    """Both see the loss at the same moment, and nothing that was acknowledged is diverged."""
+    cluster = elect()
+    cluster.announce("can't apply")
+    old = cluster.primary
+    behind, ahead = cluster.replicas
+    stopped = behind.kill_actor("replica_applier", signal.SIGSTOP)
+    with old.connect(DATABASE) as app:  # too large to be sent without being asked for
+        app.script("CREATE TABLE bulk(x)", "INSERT INTO bulk VALUES(randomblob(100000))")
+    eventually(
+        lambda: ahead.position(DATABASE) == old.position(DATABASE) != behind.position(DATABASE),
+        what="one of two has everything",
+    )
+    eventually(
+        lambda: standing(ahead, ahead) > standing(ahead, behind), what="and has said so to all"
+    )
+    cluster.kill(old)
+    os.kill(stopped, signal.SIGCONT)
+    assert cluster.wait_primary() is ahead
+    with ahead.connect(DATABASE) as app:
+        assert app.one("SELECT count(*) FROM bulk") == 1
+    cluster.write()
+    assert cluster.settle() == []
+
+
+def standing(asked: Any, node: Any) -> int:
+    """How many transactions a node has, as the lease service tells it to another."""
+    done = litemq("cluster", "--config", asked.config_path, "--format", "json")
+    return int(next(each["txids"] for each in json.loads(done.out) if each["node"] == node.name))
 
 
 @by_file_first

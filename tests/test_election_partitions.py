@@ -12,8 +12,7 @@ from namespaces import Network
 from nodes import Node
 from waiting import eventually
 
-# torture: they last for many leases, and a busy machine is an outage of its own
-pytestmark = [pytest.mark.fuse, pytest.mark.consul, pytest.mark.torture]
+pytestmark = [pytest.mark.fuse, pytest.mark.consul]
 
 NODES = ("n1", "n2", "n3")
 RARELY = pytest.param(False, marks=pytest.mark.torture)
@@ -110,7 +109,8 @@ def test_primary_when_cut_off_from_its_peers_only_then_it_goes_on(
     assert cluster.primary is old
 
 
-@pytest.mark.parametrize("outwards", [True, RARELY])
+@pytest.mark.torture
+@pytest.mark.parametrize("outwards", [True, False])
 def test_replica_when_one_direction_to_the_primary_is_cut_then_it_catches_up_later(
     network: Network, cluster: Electorate, *, outwards: bool
 ) -> None:
@@ -123,6 +123,7 @@ def test_replica_when_one_direction_to_the_primary_is_cut_then_it_catches_up_lat
     assert cluster.primary is primary
 
 
+@pytest.mark.torture
 def test_consul_when_unplugged_then_nobody_serves_until_it_is_back(
     network: Network, cluster: Electorate
 ) -> None:

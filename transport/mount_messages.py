@@ -233,7 +233,7 @@ class RoleSet(Message, frozen=True):
 
 
 class AcceptCommits(Message, frozen=True):
-    """Take writes of this epoch until then (ns of the monotonic clock; 0: no longer)."""
+    """Take writes of this epoch until then (ns of the boot clock; 0: no longer)."""
 
     epoch: U64
     until_ns: U64

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from litemq.actors import orders as module
 from litemq.actors.orders import Order, Orders, Wait
 from litemq.actors.reactor import Reactor
+from litemq.election import clock
 from litemq.transport import messages as m
 
 DONE = m.WritesClosed()
@@ -33,7 +32,7 @@ class Clerk:
         return Wait(
             lambda: self.told.append(name),
             answered,
-            time.monotonic() + limit_s,
+            clock.now_s() + limit_s,
             lambda: self.told.append(f"{name} given up"),
         )
 

@@ -51,9 +51,13 @@ def consul_lease(
     """A node's lease on this test's key."""
 
     def make(
-        node: str, *, cluster: str = "c", address: str = "", ttl_s: float = TTL_S, token: str = ""
-    ) -> ConsulLease:
-        who = Identity(cluster=cluster, node=node, address=f"tcp://127.0.0.1:{node}")
+        node: str, *, cluster: str = "c", address: str = "", ttl_s: float = TTL_S,
+        token: str = "", start: str = "",
+    ) -> ConsulLease:  # fmt: skip
+        listen = f"tcp://127.0.0.1:{node}"
+        who = Identity(
+            cluster=cluster, node=node, address=listen, **({"start": start} if start else {})
+        )
         lease: ConsulLease = close_later(
             ConsulLease(who, address or consul.address, key, ttl_s, token)
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from consul_server import TTL_S, ConsulServer
 from lossy_proxy import LossyProxy
 from waiting import eventually
 
+from litemq.election import clock
 from litemq.election.consul_lease import CALL_S, ConsulLease
 from litemq.election.lease import (
     LeaseDeniedError,
@@ -59,7 +59,7 @@ def test_holder_when_it_falls_silent_then_the_ttl_frees_the_lease(
         with pytest.raises(LeaseHeldError):
             b.acquire(0, {})
         view = b.watch(view.index, 10)
-    freed_s = time.monotonic()
+    freed_s = clock.now_s()
     assert deadline_s < freed_s < deadline_s + 10 * TTL_S
     assert view.safe_in_s == 0
     after = b.acquire(0, {})
@@ -73,7 +73,7 @@ def test_holder_when_it_only_announces_then_its_session_lives(consul_lease: NewL
     """Announcing keeps a node alive, and so what it holds, without moving the deadline."""
     a, b = consul_lease("a"), consul_lease("b")
     grant = a.acquire(0, {})
-    eventually(lambda: a.announce(member(a)) and time.monotonic() > grant.deadline_s + TTL_S)
+    eventually(lambda: a.announce(member(a)) and clock.now_s() > grant.deadline_s + TTL_S)
     with pytest.raises(LeaseHeldError):
         b.acquire(0, {})
     assert a.renew() > grant.deadline_s
@@ -108,7 +108,7 @@ def test_session_when_it_is_destroyed_by_hand_then_a_successor_waits(
     assert view.holder is None
     assert view.safe_in_s == TTL_S
     grant = b.acquire(0, {})
-    assert time.monotonic() + grant.wait_s > deadline_s
+    assert clock.now_s() + grant.wait_s > deadline_s
     with pytest.raises(LeaseLostError, match="session has ended"):
         a.renew()
 
@@ -217,6 +217,34 @@ def test_node_when_it_starts_again_at_once_then_it_is_no_duplicate(consul_lease:
     assert new.acquire(0, {}).wait_s == 0
 
 
+def test_former_lease_when_it_is_given_back_then_a_successor_does_not_wait(
+    consul_lease: NewLease,
+) -> None:
+    """By the process that knows of it, for the epoch that it means; its name is free, too."""
+    former, other = consul_lease("a"), consul_lease("b")
+    epoch = former.acquire(0, {}).epoch
+    former.announce(member(former))
+    # the first holder of a key waits, and says so as long as it does
+    assert eventually(lambda: former.renew() and not other.watch(0, 0).last.wait_s)
+    namesake, new = consul_lease("a"), consul_lease("a", start=former.identity.start)
+    namesake.give_back(epoch)
+    new.give_back(epoch - 1)
+    with pytest.raises(LeaseHeldError):
+        other.acquire(0, {})
+    new.give_back(epoch)
+    view = other.watch(0, 0)
+    assert view.holder is None
+    assert (view.last.released, view.safe_in_s) == (True, 0)
+    assert new.announce(member(new))
+    grant = other.acquire(0, {})
+    assert grant.wait_s == 0
+    assert grant.epoch > epoch
+    with pytest.raises(LeaseLostError):
+        former.renew()
+    new.give_back(epoch)
+    assert other.renew(), "the lease of another is left alone"
+
+
 def test_renewal_when_it_comes_late_then_it_does_not_count(
     consul_lease: NewLease, proxy: LossyProxy
 ) -> None:
@@ -233,8 +261,8 @@ def test_renewal_when_it_comes_late_then_it_does_not_count(
 
     with pytest.raises(LeaseLostError, match="in time"):
         eventually(renewed)
-    assert time.monotonic() >= deadline_s
-    assert time.monotonic() < deadline_s + TTL_S
+    assert clock.now_s() >= deadline_s
+    assert clock.now_s() < deadline_s + TTL_S
 
 
 def test_acquire_when_the_answer_is_lost_then_the_lease_is_found(
@@ -444,12 +472,12 @@ def test_holder_when_consul_is_restarted_then_it_goes_on_or_begins_anew(
     watching.join(10)
     assert seen, "a watch ends with the agent"
     for _ in range(3):
-        began_s = time.monotonic()
+        began_s = clock.now_s()
         with pytest.raises((LeaseUnavailableError, LeaseLostError)):
             a.renew()
         with pytest.raises(LeaseUnavailableError):
             a.announce(member(a))
-        assert time.monotonic() - began_s < 2 * CALL_S
+        assert clock.now_s() - began_s < 2 * CALL_S
     consul.empty()
     eventually(acquired)
     # The watch of an index that the new Consul will not reach for long starts over.
@@ -474,18 +502,18 @@ def test_calls_when_the_agent_is_stopped_then_they_end_by_their_deadline(
     eventually(acquired)
     deadline_s = a.renew()
     with consul.stopped():
-        began_s = time.monotonic()
+        began_s = clock.now_s()
         with pytest.raises(LeaseUnavailableError):
             a.renew()
-        assert time.monotonic() < deadline_s
+        assert clock.now_s() < deadline_s
         for call, limit_s in (
             (lambda: a.watch(0, 0), CALL_S),
             (lambda: a.announce(member(a)), CALL_S),
             (lambda: a.acquire(0, {}), 2 * CALL_S),
         ):
-            began_s = time.monotonic()
+            began_s = clock.now_s()
             with pytest.raises(LeaseUnavailableError, match="does not answer"):
                 call()
-            assert time.monotonic() - began_s < limit_s + 0.5
+            assert clock.now_s() - began_s < limit_s + 0.5
     eventually(acquired)
     a.renew()

@@ -16,7 +16,7 @@ import pytest
 from commands import environment
 from waiting import eventually
 
-from litemq.election.file import MISSING_WAIT_S, FileLease
+from litemq.election.file import MISSING_WAIT_S, FileLease, commits_lock
 from litemq.election.kernel_lock import is_locked
 from litemq.election.lease import (
     Identity,
@@ -113,6 +113,29 @@ def test_holder_when_it_is_stopped_then_it_keeps_the_lease(
     with pytest.raises(LeaseHeldError):
         lease.acquire(0, {})
     holder.send_signal(signal.SIGCONT)
+
+
+def test_holder_when_it_is_killed_while_its_mount_accepts_commits_then_the_lease_is_not_free(
+    lease: FileLease, lock: Path, new_holder: Callable[[], subprocess.Popen[str]]
+) -> None:
+    """They are two processes of one node; no other mount can accept any meanwhile."""
+    holder = new_holder()
+    mount, other = commits_lock(lock), commits_lock(lock)
+    assert mount.take()
+    view = lease.watch(0, 0)
+    holder.kill()
+    holder.wait()
+    assert lease.watch(view.index, 0.1).holder == view.holder
+    assert not other.take()
+    with pytest.raises(LeaseUnavailableError, match="still accepts commits"):
+        lease.acquire(0, {})
+    assert not is_locked(lock)
+    mount.free()
+    assert lease.watch(view.index, 20).holder is None
+    assert lease.acquire(0, {}).wait_s == 0
+    assert other.take()
+    other.free()
+    assert is_locked(lock), "the lease is a lock of its own"
 
 
 def test_lock_file_when_it_is_removed_then_the_holder_notices_before_another_serves(

@@ -18,6 +18,7 @@ import pytest
 from consul_server import ConsulServer
 from lossy_proxy import LossyProxy
 
+from litemq.election import clock
 from litemq.election.consul_lease import ConsulLease
 from litemq.election.lease import LeaseError, LeaseLostError
 
@@ -32,7 +33,7 @@ LOSSES = ("check/pass", "PUT /v1/txn", "release=", "GET /v1/kv", "session/create
 
 @dataclass(slots=True)
 class Belief:
-    """Commits would have been accepted in [from_s, until_s), monotonic clock."""
+    """Commits would have been accepted in [from_s, until_s), boot clock."""
 
     node: str
     epoch: int
@@ -42,7 +43,7 @@ class Belief:
     @property
     def was_a_term(self) -> bool:
         """Whether it has ended, and not before it began."""
-        return self.from_s < self.until_s < time.monotonic()
+        return self.from_s < self.until_s < clock.now_s()
 
 
 def live(
@@ -56,21 +57,21 @@ def live(
             time.sleep(luck.random() * TTL_S / 4)
             continue
         belief = Belief(
-            lease.identity.node, grant.epoch, time.monotonic() + grant.wait_s, grant.deadline_s
+            lease.identity.node, grant.epoch, clock.now_s() + grant.wait_s, grant.deadline_s
         )
         beliefs.append(belief)
-        while time.monotonic() < belief.until_s:
+        while clock.now_s() < belief.until_s:
             stalls = luck.random() < 0.05
             time.sleep(luck.random() * (3 * TTL_S if stalls else lease.pace_s))
             if luck.random() < 0.1:
-                belief.until_s = min(belief.until_s, time.monotonic())
+                belief.until_s = min(belief.until_s, clock.now_s())
                 with contextlib.suppress(LeaseError):
                     lease.release()
                 break
             try:
                 belief.until_s = lease.renew()
             except LeaseLostError:
-                belief.until_s = min(belief.until_s, time.monotonic())
+                belief.until_s = min(belief.until_s, clock.now_s())
             except LeaseError:
                 pass  # it goes on believing until its deadline
 
@@ -104,7 +105,7 @@ def test_belief_when_everything_goes_wrong_then_it_is_never_shared(
     proxies = [LossyProxy(consul.address) for _ in range(3)]
     beliefs: list[Belief] = []
     over = threading.Event()
-    began_s = time.monotonic()
+    began_s = clock.now_s()
     leases = [
         consul_lease(f"believer{number}", address=proxy.address, ttl_s=TTL_S)
         for number, proxy in enumerate(proxies)
@@ -118,9 +119,8 @@ def test_belief_when_everything_goes_wrong_then_it_is_never_shared(
     try:
         for thread in threads:
             thread.start()
-        while time.monotonic() < began_s + LASTS_S or (
-            sum(each.was_a_term for each in beliefs) < TERMS
-            and time.monotonic() < began_s + LONGEST_S
+        while clock.now_s() < began_s + LASTS_S or (
+            sum(each.was_a_term for each in beliefs) < TERMS and clock.now_s() < began_s + LONGEST_S
         ):
             time.sleep(luck.random() * TTL_S)
             interfere(consul, key, luck, proxies)

@@ -36,12 +36,12 @@ def test_lease_when_it_is_opened_then_it_is_what_the_configuration_says(
     """The node's name and address go in, and nobody is asked for anything yet."""
     file = tmp_path / "node.toml"
     file.write_text((NODE + election).replace("{base}", str(tmp_path)))
-    lease = open_lease(config.load(file), "c")
+    lease = open_lease(config.load(file), "c", "s")
     assert type(lease).__name__ == kind
     assert lease.pace_s == pace_s
     assert (lease.identity.cluster, lease.identity.node) == ("c", "a")
     assert lease.identity.address == "tcp://127.0.0.1:7100"
-    assert lease.identity.instance != open_lease(config.load(file), "c").identity.instance
+    assert lease.identity.instance != open_lease(config.load(file), "c", "s").identity.instance
     assert list(tmp_path.iterdir()) == [file]
     if kind != "ConsulLease":
         lease.close()

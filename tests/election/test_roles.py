@@ -10,6 +10,7 @@ from election_script import B5, RULES, Script, member
 from litemq.election import actions as do
 from litemq.election import events as on
 from litemq.election.members import Holder
+from litemq.election.standby import NO_CANDIDATE
 from litemq.election.states import (
     Candidate,
     Demoting,
@@ -97,6 +98,25 @@ def test_replica_when_it_is_no_candidate_then_it_never_asks() -> None:
     assert script.see_free(successor="a") == []
     assert script.tell(on.Granted(1, 7, 9.0)) == [do.PersistEpoch(7), do.Release(7)]
     assert script.tell(on.PromoteRequested(1, "a")) == [do.HandoffEnded(1, "a is no candidate")]
+
+
+def test_replica_when_no_candidate_takes_the_lease_then_it_says_so_once() -> None:
+    """And again the next time, after somebody had it."""
+    script = Script(replace(RULES, candidate=False))
+    epoch = 5
+    for _ in range(2):
+        script.see_free(epoch)
+        script.now_s += RULES.vacant_s - 0.1
+        script.see_free(epoch)
+        assert NO_CANDIDATE not in script.told()
+        script.now_s += 0.2
+        script.see_free(epoch)
+        assert script.told().count(NO_CANDIDATE) == 1
+        script.see_free(epoch)
+        assert script.told().count(NO_CANDIDATE) == 1
+        epoch = script.state.epoch_seen + 1
+        script.tell(on.LeaseView(Holder("b", "tcp://b", epoch)))
+        script.actions = []
 
 
 def test_candidate_when_its_log_is_not_fit_then_all_others_go_first() -> None:

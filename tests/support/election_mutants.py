@@ -50,6 +50,15 @@ def _unconfirmed(rules: Rules, state: State, event: on.Event, now_s: float) -> R
     return state, actions
 
 
+def _hasty(rules: Rules, state: State, event: on.Event, now_s: float) -> Result:
+    """Gives the lease of the process before it back while its mount may still accept commits."""
+    state, actions = advance(rules, state, event, now_s)
+    if isinstance(state.role, Demoting) and isinstance(event, on.LeaseView) and event.mine:
+        assert event.holder is not None
+        actions += (do.Release(event.holder.epoch),)
+    return state, actions
+
+
 def _believe_grants(state: State, event: on.Event, now_s: float) -> on.Event:
     if isinstance(event, on.Granted):
         return replace(event, wait_s=0.0)
@@ -118,6 +127,7 @@ def _undrained(rules: Rules, state: State, event: on.Event, now_s: float) -> Res
 
 MUTANTS: dict[str, Advance] = {
     "releases before commits are refused": _unconfirmed,
+    "gives a former lease back before commits are refused": _hasty,
     "ignores that an earlier holder may believe in its lease": _on_events(_believe_grants),
     "takes any fence for the one it waits for": _on_events(_any_fence),
     "counts the lease from the answer": _on_events(_from_the_answer),

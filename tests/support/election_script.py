@@ -74,6 +74,10 @@ class Script:
         """The last action of this kind."""
         return next(each for each in reversed(self.actions) if isinstance(each, kind))
 
+    def told(self) -> list[str]:
+        """What people are told, so far."""
+        return [each.text for each in self.actions if isinstance(each, do.Tell)]
+
     def see_free(self, last_epoch: int = 5, **more: object) -> list[do.Action]:
         view = on.LeaseView(None, last_epoch=last_epoch)
         return self.tell(replace(view, **more))

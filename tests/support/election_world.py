@@ -442,7 +442,10 @@ class World:
                 else:
                     answer = on.LeaseLost(epoch, "held no longer")
             case do.Release(epoch, successor):
-                if held and epoch == service.epoch:
+                former = service.holder is not None and (
+                    service.holder[0] == name and service.holder[1] < incarnation
+                )
+                if (held or former) and epoch == service.epoch:
                     self._free(successor)
                 answer = on.Released(epoch)
             case _:
@@ -482,7 +485,8 @@ class World:
                 None, last_epoch=service.last_epoch, successor=service.successor, safe_in_s=wait_s
             )
         name = service.holder[0]
-        mine = service.holder == (node.name, node.incarnation)
+        # an earlier incarnation of the watcher is dead, and known to have been one of this node
+        mine = name == node.name and service.holder[1] <= node.incarnation
         return on.LeaseView(Holder(name, f"tcp://{name}", service.epoch), mine=mine)
 
     def _member(self, node: Node) -> Member:
@@ -618,6 +622,8 @@ class World:
         node = self.nodes[name]
         node.incarnation += 1
         node.state, actions = begin(node.disk_epoch, self.now_s, node.incarnation * 1000)
+        if name not in self.cut:
+            self._send(name, node.incarnation, self._view_for(node))  # it looks at once
         for action in actions:
             self._carry_out(node, action)
 

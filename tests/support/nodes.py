@@ -97,6 +97,10 @@ class Node:
         """From the next start on, as `ulimit -S -n` does."""
         self._inside = ["prlimit", f"--nofile={soft}:", *self._inside]
 
+    def shift_clock(self, clock: str, seconds: int) -> None:
+        """From the next start on, its boot or monotonic clock is so much ahead (as root)."""
+        self._inside = ["unshare", "--time", f"--{clock}", str(seconds), *self._inside]
+
     def start(self, *, ready: bool = True, command: list[str] | None = None) -> Node:
         """Run `litemq up`; by default until it is ready."""
         assert self._process is None, f"{self.name} runs"
