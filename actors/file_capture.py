@@ -356,6 +356,7 @@ class FileCapture:
             self._group.drop(tracked)  # to SQLite it is a database without a page
             return
         overlay, capture, numbers = None, tracked.last_capture, wanted.numbers
+        missed = False
         if tail is not None:
             missed = tail.doubt
             if missed:
@@ -367,7 +368,7 @@ class FileCapture:
                 # one state of what may have been missed and what stands in the WAL by now
                 numbers = sorted({*numbers, *overlay.numbers})
         differs = self.log_difference(tracked, numbers=numbers, overlay=overlay, capture=capture)
-        if differs and wanted.unexpected:
+        if differs and wanted.unexpected and not missed:
             self._warn_of_change(tracked)
 
     def _done(self, tracked: Tracked) -> None:

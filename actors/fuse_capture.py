@@ -82,9 +82,11 @@ class FuseCapture:
         self._sequence = itertools.count(1)
         self._gate_ids = itertools.count(1)
         self._gates: dict[int, _Gate] = {}
-        self._outstanding: dict[int, tuple[m.Message, bytes]] = {}
+        self._outstanding: dict[int, tuple[m.CommitPages, bytes]] = {}
         self._outstanding_bytes = 0
         self._room: Event[None] = Event()
+        #: something outstanding has been acknowledged
+        self._acknowledged: Event[None] = Event()
         #: database -> number of the last report of unexplained writes that is not in the log yet
         self._unexplained: dict[str, int] = {}
         self._ready: Event[None] = Event()
@@ -238,6 +240,7 @@ class FuseCapture:
             case m.LogStalled(errno=errno):
                 if not self._closed:
                     self._refused = errno
+                    self._look_at_acknowledgements()
             case m.AdmitWriter(pid=pid):
                 if self._mounted:
                     self._admitted = pid
@@ -300,6 +303,7 @@ class FuseCapture:
         self._outstanding.clear()
         self._outstanding_bytes = 0
         self._room.set()
+        self._look_at_acknowledgements()
         self._unexplained.clear()
         self._operations.revoke_writers()
         self._tree.relearn()
@@ -360,6 +364,11 @@ class FuseCapture:
             self._outstanding_bytes -= len(data)
         if self._outstanding_bytes < OUTSTANDING_BYTES and not self._room.is_set:
             self._room.set()
+        self._look_at_acknowledgements()
+
+    def _look_at_acknowledgements(self) -> None:
+        self._acknowledged.set()
+        self._acknowledged = Event()
 
     def _resync(self, token: str) -> None:
         """A log writer starts over: tell it how things stand, and everything it may have missed."""
@@ -443,6 +452,12 @@ class FuseCapture:
         if self._outstanding_bytes >= OUTSTANDING_BYTES:
             self._room = Event()
             await self._room.wait()
+
+    async def commits_logged(self, database: str) -> None:
+        while any(message.database == database for message, _ in self._outstanding.values()):
+            if self._refused:  # it may last: whoever waits here holds the directory
+                raise OSError(self._refused, os.strerror(self._refused))
+            await self._acknowledged.wait()
 
     def unexplained_pending(self, database: str) -> bool:
         return database in self._unexplained

@@ -97,6 +97,7 @@ class WalCapture:
             tail.use_file(fd)
             # what was written before it is not in the log yet, and is to come first
             tail.doubt = tracked.comparing is not None
+            self._log.debug("following the WAL", db=tracked.name, doubt=tail.doubt)
             self._follow(tracked, f"/proc/self/fd/{fd}")
 
         self._cached.open_wal(tracked.name, opened)
@@ -211,6 +212,7 @@ class WalCapture:
             self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
             tail.close_index()
         if tail.doubt and tracked.comparing is None:
+            self._log.debug("frames may have been missed; comparing", db=tracked.name)
             self._on_doubt(tracked)
         return any_taken
 
@@ -275,16 +277,22 @@ class WalCapture:
             time.sleep(0.002)
             lock = tail.lock_writers()
         self.take_published(tracked)
-        if lock is None or not tail.has_index:
-            return False
-        try:
-            tail.seal()
-        except OSError as error:
-            self._log.info("can't seal the WAL", db=tracked.name, reason=str(error))
-            return False
-        finally:
+        reason = ""
+        if lock is None:
+            reason = "a transaction is under way"
+        elif not tail.has_index:
+            reason = "there is no index"
+        elif tail.doubt:
+            reason = "frames may have been missed"
+        else:
+            try:
+                tail.seal()
+            except OSError as error:
+                reason = str(error)
+        if lock is not None:
             lock.release()
-        return True
+        self._log.info("sealed the WAL", db=tracked.name, unless=reason)
+        return not reason
 
 
 def _pause_s(looks: int) -> float:

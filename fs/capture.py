@@ -213,6 +213,12 @@ class Gatekeeper(Protocol):
     async def hand_over(self, capture: DatabaseCapture, commit: Commit) -> None:
         """Give an ended transaction to the log writer; returns at once unless it is large."""
 
+    async def commits_logged(self, database: str) -> None:
+        """Return when all commits that were handed over are known to be in the log.
+
+        Raises OSError when that may take long.
+        """
+
     def unexplained_pending(self, database: str) -> bool:
         """Whether such a report is not in the log yet."""
 

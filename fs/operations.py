@@ -18,7 +18,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from litemq.fs.capture import Gatekeeper
-from litemq.fs.files import DatabaseFile, File, Revoked
+from litemq.fs.files import DatabaseFile, File, Revoked, ShmFile
 from litemq.fs.names import Kind, classify
 from litemq.fs.tree import ROOT_INODE, Tree
 from litemq.fs.virtual import VirtualFiles
@@ -163,6 +163,10 @@ class Operations(pyfuse3.Operations):
         if self._gatekeeper.refuse_errno not in (0, errno.ENOSPC):
             # Not for a full disk: SQLite would say that it can't open the file. The write says it.
             raise FUSEError(self._gatekeeper.refuse_errno)
+        kind, database = classify(text)
+        if kind is Kind.WAL:
+            # a new log writer is given again what is not acknowledged, and not behind these frames
+            await self._gatekeeper.commits_logged(database)
         file = self._tree.add(text)
         try:
             file.create(stat.S_IMODE(mode) & ~ctx.umask)
@@ -362,7 +366,7 @@ class Operations(pyfuse3.Operations):
         if file.unlinked and file.fd < 0:
             raise FUSEError(errno.ENOENT)  # another may have its name
         entry = _attributes_of(file.inode, file.stat(), CACHE_S)
-        if self.enable_writeback_cache:
+        if self.enable_writeback_cache and not isinstance(file, ShmFile):  # that is mapped
             entry.attr_timeout = CACHED_WRITES_S
         return entry
 

@@ -291,8 +291,9 @@ class WalTail:
         """
         behind = self.captured_end
         if behind and os.pread(self._fd, FRAME_HEADER_BYTES, behind).strip(b"\0"):
-            os.pwrite(self._fd, bytes(FRAME_HEADER_BYTES), behind)
-            write_out(self._fd)
+            with contextlib.suppress(OSError):  # nobody recovers what a dead mount holds
+                os.pwrite(self._fd, bytes(FRAME_HEADER_BYTES), behind)
+                write_out(self._fd)
         os.pwrite(self._index_fd, sealed_index(os.pread(self._index_fd, INDEX_HEADER_BYTES, 0)), 0)
 
     def close_index(self) -> None:
@@ -368,9 +369,9 @@ class WalTail:
         """
         before = self._header
         if before is None:
-            if self._resume is None:
-                return header.checkpoint_sequence == 0  # the first generation of a new file
-            return _salt_numbers(header.salts) == self._resume[:2]
+            # the first generation of an empty file, or the one in which an earlier tail stopped
+            known = self._resume is not None and _salt_numbers(header.salts) == self._resume[:2]
+            return known or header.checkpoint_sequence == 0
         restarts = (_salt_numbers(header.salts)[0] - _salt_numbers(before.salts)[0]) & 0xFFFFFFFF
         if self._gated != self._taken or restarts != 1:
             return False
