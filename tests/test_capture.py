@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -13,6 +15,8 @@ from nodes import Cluster
 from sql_process import SqlError, SqlProcess
 from tools import fail, run, succeed
 from waiting import eventually
+
+from litemq.txlog.position import parse
 
 pytestmark = [pytest.mark.fuse, pytest.mark.caches]
 
@@ -49,6 +53,12 @@ def rows(cluster: Cluster, name: str) -> list[int]:
         with node.connect(name) as app:
             found.append(app.one("SELECT count(*) FROM t"))
     return found
+
+
+def txid_in(path: Path) -> int:
+    """Of a file that holds a position; 0 as long as it holds none."""
+    text = path.read_text("ascii").strip() if path.exists() else ""
+    return parse(text).txid if text else 0
 
 
 # --- locking, modes
@@ -237,11 +247,14 @@ def test_log_writer_when_killed_as_wal_mode_begins_then_nothing_older_is_logged_
     primary.announce("actor ended")
     for number in range(6):
         name = f"a{number}.db"
+        shown = primary.data_dir / "databases" / name / "position"
+        killed = primary.actor("log_writer").pid
         with primary.connect(name) as app:
             app.script("CREATE TABLE t(x)", "PRAGMA journal_mode=wal", "CREATE TABLE u(x)")
-            eventually(lambda name=name: primary.position(name), what="it is in the log")
-            killed = primary.kill_actor("log_writer")
-            app.script("INSERT INTO u VALUES(1)", "CREATE TABLE v(x)")
+            # the last of these is in the log, and the second not acknowledged yet
+            eventually(lambda shown=shown: txid_in(shown) >= 3, what="it is in the log")
+            os.kill(killed, signal.SIGKILL)
+            app.script("INSERT INTO u VALUES(1)")
             eventually(lambda k=killed: primary.actor("log_writer").pid != k, what="it is back")
             cluster.agree(name)
             with cluster.replicas[0].connect(name) as reader:
