@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from litemq.fs.dbpage import PageWriter
@@ -36,11 +36,17 @@ def missing_pages(logged: DatabaseLog, differing: list[int], pages: int) -> list
     )
 
 
-def find_images(logged: DatabaseLog, numbers: list[int]) -> dict[int, bytes] | None:
-    """The images of these pages at the log's head; None if the log does not hold all of them."""
+def find_images(
+    logged: DatabaseLog, numbers: list[int], beat: Callable[[], None]
+) -> dict[int, bytes] | None:
+    """The images of these pages at the log's head; None if the log does not hold all of them.
+
+    `beat` is called again and again. Raises FormatError, StorageError.
+    """
     wanted = set(numbers)
     found: dict[int, bytes] = {}
     for record in _newest_first(logged):
+        beat()
         if not wanted:
             break
         for number, image in ltx.decode(record).pages:

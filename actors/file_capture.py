@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from errno import ENOSPC
 
 from litemq import log
 from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
@@ -22,7 +23,7 @@ from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
 from litemq.actors.wal_capture import WalCapture
-from litemq.errors import FormatError, LiteMQError, NotADatabaseError
+from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.comparison import compare
 from litemq.fs.journal import is_active
 from litemq.fs.locks import SharedLock, WalWriteLock
@@ -43,12 +44,18 @@ class _Quiet:
 
     tracked: Tracked
     fd: int
+    lock: SharedLock
+    #: which of its WALs, if there was one, and the lock on that
+    wal: WalTail | None
     wal_lock: WalWriteLock | None
+    close: Callable[[int], object]
 
     def end(self) -> None:
         if self.wal_lock is not None:
             self.wal_lock.release()
-        close_in_mount(self.fd)  # an OFD lock goes with its descriptor
+        with contextlib.suppress(OSError):  # the mount has died
+            self.lock.release()
+        self.close(self.fd)
         self.tracked.opening = False
 
 
@@ -131,7 +138,10 @@ class FileCapture:
         missing = missing_pages(logged, [number for number, _ in differs.pages], differs.commit)
         if not missing and differs.commit == logged.n_pages:
             return
-        images = find_images(logged, missing)
+        try:
+            images = find_images(logged, missing, self._beat)
+        except FormatError:
+            images = None
         if images is None:
             return  # the file counts
         tail.close()
@@ -141,7 +151,8 @@ class FileCapture:
             self._log.error(
                 "can't bring the database forward to its log", db=tracked.name, reason=str(error)
             )
-            return
+            # the node is not ready, and this is tried again
+            raise StorageError(str(error), getattr(error, "errno", None) or ENOSPC) from error
         self._log.info(
             "the database was behind its log; brought forward",
             db=tracked.name,
@@ -313,16 +324,27 @@ class FileCapture:
 
     def _keep_quiet(self, tracked: Tracked, fd: int) -> _Quiet | None:
         """Keep writers from beginning; None if one is in the middle of a transaction."""
-        if not SharedLock(fd).take() or self._journal_active(tracked):
+        lock, tail = SharedLock(fd), tracked.wal
+        if not lock.take() or self._journal_active(tracked):
             return None
-        tail = tracked.wal
+        if self._cached and tail is not None and not (tail.has_index or tail.exclusive):
+            return None  # it is being opened: there is a lock to be taken
         wal_lock = None if tail is None else tail.lock_writers()
         if tail is not None and wal_lock is None:
             return None
-        return _Quiet(tracked, fd, wal_lock)
+        return _Quiet(tracked, fd, lock, tail, wal_lock, self._close)
+
+    def _close(self, fd: int) -> None:
+        if self._cached:  # the kernel writes what it holds of the file first
+            self._helper.run(lambda: close_in_mount(fd))
+        else:
+            close_in_mount(fd)
 
     def _compare_quiet(self, quiet: _Quiet) -> None:
         tracked = quiet.tracked
+        if self._cached and tracked.wal is not quiet.wal:
+            self._give_up(quiet)  # what is locked is not what would be compared
+            return
         try:
             if tracked.comparing is not None:
                 self._compare_now(tracked)
@@ -333,6 +355,12 @@ class FileCapture:
             return
         except FileNotFoundError:
             pass
+        except OSError as error:
+            if not self._cached:
+                raise
+            self._log.debug("can't compare", db=tracked.name, reason=str(error))
+            self._again_later(tracked)  # the mount has died, or is about to be another
+            return
         finally:
             quiet.end()
         self._done(tracked)
@@ -367,7 +395,14 @@ class FileCapture:
             if missed and numbers is not None and overlay is not None:
                 # one state of what may have been missed and what stands in the WAL by now
                 numbers = sorted({*numbers, *overlay.numbers})
-        differs = self.log_difference(tracked, numbers=numbers, overlay=overlay, capture=capture)
+        try:
+            differs = self.log_difference(
+                tracked, numbers=numbers, overlay=overlay, capture=capture
+            )
+        except BaseException:
+            if tail is not None:
+                tail.doubt = missed
+            raise
         if differs and wanted.unexpected and not missed:
             self._warn_of_change(tracked)
 

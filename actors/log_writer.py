@@ -111,6 +111,8 @@ class LogWriter:
         self._ready = False
         self._acknowledge = 0
         self._barriers: dict[int, m.Barrier | m.CompleteLog] = {}
+        #: the node stops, and nobody may commit to a cached WAL any more
+        self._sealing = False
         #: the node goes on, and an applier with the log
         self._succeeded = False
         self._beat_s = 0.0
@@ -137,6 +139,9 @@ class LogWriter:
         self._group.announce(self._tracked.values())
         self._ask_for_resync()
         reactor.run()
+        if self._sealing:
+            for tracked in self._tracked.values():
+                self._wals.last_look(tracked)  # at those who were in the middle of a transaction
         settled = []
         for tracked in self._tracked.values():
             with contextlib.suppress(LiteMQError, OSError):  # compared by whoever comes next
@@ -272,6 +277,7 @@ class LogWriter:
                 if self._cached is not None:
                     self._cached.closed(name)
             case m.SealDatabases():
+                self._sealing = True
                 for tracked in self._tracked.values():
                     self._wals.last_look(tracked)
             case m.ShmOpened(database=name):
@@ -327,7 +333,7 @@ class LogWriter:
         if message.mounted or message.taken_over:
             self._rejoin(message)
         for number in self._barriers:
-            self._to_fuse.send(m.EchoCapture(number))
+            self._ask_behind_everything(number)
         self._group.after(None, self._report_ready)
 
     def _report_ready(self, errno: int) -> None:
@@ -472,10 +478,12 @@ class LogWriter:
             return
         number = secrets.randbits(62)
         self._barriers[number] = message
-        if not self._group.agreed:
-            return  # it is asked when we agree: the mount may know of commits
+        if self._group.agreed:  # else it is asked when we agree: the mount may know of commits
+            self._ask_behind_everything(number)
+
+    def _ask_behind_everything(self, number: int) -> None:
         if self._cached is None:
-            self._to_fuse.send(m.EchoCapture(number))
+            self._ask_report(number)
         else:
             self._cached.write_out_all(lambda: self._ask_report(number))
 

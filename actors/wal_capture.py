@@ -77,7 +77,12 @@ class WalCapture:
             tracked.wal = self.tail_of(tracked)
             if self._cached is not None:
                 resume = None if made else tracked.resume_point
-                tracked.wal = WalTail(tracked.wal.path, resume, cached=True)
+                tracked.wal = WalTail(
+                    tracked.wal.path,
+                    resume,
+                    cached=True,
+                    close=lambda fd: self._helper.run(lambda: close_in_mount(fd)),
+                )
         return tracked.wal
 
     def open(self, tracked: Tracked, *, made: bool = True) -> None:
@@ -167,7 +172,11 @@ class WalCapture:
         if tail is None:
             return False
         taken = self.take(tracked, tail, chain=tail.exclusive)
-        if not tail.unpublished:
+        try:
+            waiting = tail.unpublished
+        except OSError:  # the mount has died; with the next one everything is looked at anew
+            waiting = False
+        if not waiting:
             tracked.look_again = 0
             return taken
         tracked.look_again = 0 if taken else tracked.look_again + 1
@@ -186,8 +195,11 @@ class WalCapture:
     # --- taking
 
     def take(self, tracked: Tracked, tail: WalTail, *, chain: bool, blank_up_to: int = 0) -> bool:
-        """Prepare a record of every commit that is there; false if there was none."""
-        any_taken = False
+        """Prepare a record of every commit that is there; false if there was none.
+
+        `tail.failed` tells whether it could not be read to its end.
+        """
+        any_taken = tail.failed = False
         try:
             commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
             if tail.rewound:
@@ -210,7 +222,10 @@ class WalCapture:
         except OSError as error:
             # the mount is gone (it comes back with a resynchronisation), or the file can't be read
             self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
+            tail.failed = True
             tail.close_index()
+            if self._cached is not None:
+                self.open_index(tracked)
         if tail.doubt and tracked.comparing is None:
             self._log.debug("frames may have been missed; comparing", db=tracked.name)
             self._on_doubt(tracked)
@@ -249,7 +264,7 @@ class WalCapture:
             if self._cached is None and tail.restarting:
                 self.take(tracked, tail, chain=True, blank_up_to=wal_end)
         captured_end = 0 if tail is None else tail.captured_end
-        proven = self._cached is None or (tail is not None and tail.is_open and not tail.doubt)
+        proven = self._cached is None or (tail is not None and tail.was_read)
         if tail is not None and proven:
             tail.gated()
         elif self._cached is not None and (tail is None or not tail.doubt):
@@ -262,20 +277,21 @@ class WalCapture:
 
     # --- the end of a mount whose writes are cached
 
-    def last_look(self, tracked: Tracked) -> bool:
+    def last_look(self, tracked: Tracked, patience_s: float = SEAL_S) -> bool:
         """Let nobody commit to the WAL any more, and take what is in it; false if that can't be.
 
         The kernel goes on with what it caches when the mount has died: programs that have the files
         open could commit to nowhere. Their next transaction is refused with SQLITE_CANTOPEN.
         """
         tail = tracked.wal
-        if tail is None or not tail.is_open:
+        if tail is None or not tail.is_open or tail.sealed:
             return True
         lock = tail.lock_writers()
-        end_s = time.monotonic() + SEAL_S
+        end_s = time.monotonic() + patience_s
         while lock is None and time.monotonic() < end_s:
             time.sleep(0.002)
             lock = tail.lock_writers()
+        self._beat()
         self.take_published(tracked)
         reason = ""
         if lock is None:

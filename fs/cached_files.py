@@ -55,15 +55,13 @@ class CachedDatabaseFile(DatabaseFile):
 
     async def _checkpoint_ended(self) -> None:
         """SQLite may start the WAL over now: what it holds must be in the log first."""
-        capture = self.capture
-        copied, capture.dirty = capture.dirty, {}
-        proven = False
-        try:
-            proven = await self.gatekeeper.wal_gate(capture)
-        finally:
-            if not proven:
-                for offset, length in copied.items():
-                    capture.note_write(offset, length)
+        dirty = self.capture.dirty
+        copied = dict(dirty)
+        # they stay in `dirty` meanwhile: a comparison under way is to have them
+        if await self.gatekeeper.wal_gate(self.capture):
+            for offset, length in copied.items():
+                if dirty.get(offset) == length:
+                    del dirty[offset]
 
     @property
     def explained(self) -> bool:
@@ -81,7 +79,7 @@ class CachedDatabaseFile(DatabaseFile):
 
     def written_to_the_end(self) -> None:
         super().written_to_the_end()
-        if self.gatekeeper.capturing:
+        if self.gatekeeper.capturing and not self.unlinked:
             self.gatekeeper.database_closed(self.name)
 
 
@@ -89,6 +87,11 @@ class CachedJournalFile(JournalFile):
     """A rollback journal. It comes when SQLite syncs it, before the database is written."""
 
     __slots__ = ()
+
+    def open(self, *, writing: bool) -> None:
+        super().open(writing=writing)
+        # what its writer synced is undone by who plays it back, perhaps without a sync
+        self.capture.synced = False
 
     async def write(self, offset: int, data: bytes) -> int:
         if self.unlinked:  # its program died: that comes late, and says nothing any more
@@ -149,7 +152,8 @@ class CachedWalFile(WalFile):
                 # Committed, perhaps, without a sync: what is refused here is lost to its readers.
                 await self.gatekeeper.wait_for_room(self.name)
         capture = self.capture
-        capture.wal_end = max(capture.wal_end, offset + written)
+        if not self.unlinked:  # else it comes late
+            capture.wal_end = max(capture.wal_end, offset + written)
         start_write_out(self.fd, offset, written)  # a sync is about to ask for it, nearly always
         return written
 

@@ -254,6 +254,8 @@ class Operations(pyfuse3.Operations):
         renamed = self._tree.rename(file, new)
         if isinstance(file, DatabaseFile):
             file.capture.forget()
+            if self.enable_writeback_cache:
+                self._gatekeeper.database_closed(file.name)
             self._gatekeeper.database_removed(file.name)
         for handle, (opened, writing) in self._handles.items():
             if opened is file:

@@ -28,8 +28,11 @@ class Reserve:
 
     def keep(self) -> None:
         """Take the space, or as much of it as there is; nothing happens if it is taken."""
-        if not self.used:
-            return
+        if self.used:
+            with contextlib.suppress(OSError):  # tried again soon
+                self._allocate()
+
+    def _allocate(self) -> None:
         disk = os.statvfs(self._path.parent)
         size = min(RESERVE_BYTES, disk.f_blocks * disk.f_frsize // PART_OF_DISK)
         if size < SMALLEST_BYTES or disk.f_bavail * disk.f_frsize < 2 * size:
@@ -38,9 +41,9 @@ class Reserve:
         try:
             os.posix_fallocate(fd, 0, size)
             self.used = False
-        except OSError:
-            os.ftruncate(fd, 0)
         finally:
+            if self.used:
+                os.ftruncate(fd, 0)
             os.close(fd)
 
     def give(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from litemq.errors import FormatError
@@ -73,14 +73,23 @@ class Overlay:
 class WalTail:
     """The WAL of one database, generation after generation."""
 
-    def __init__(self, path: str, resume: ResumePoint | None, *, cached: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        resume: ResumePoint | None,
+        *,
+        cached: bool = False,
+        close: Callable[[int], object] = os.close,
+    ) -> None:
         """`resume` is where a former tail stopped.
 
         Salts, offset and size of the last frames taken. `cached`: the kernel caches writes, so
-        frames may be lost without a gate; then the tail is in `doubt`.
+        frames may be lost without a gate; then the tail is in `doubt`. `close` is for descriptors
+        of the mount, whose close may have to wait.
         """
         self.path = path
         self._cached = cached
+        self._close_fd = close
         self._resume = resume
         self._fd = -1
         self._index_fd = -1
@@ -94,6 +103,9 @@ class WalTail:
         #: the WAL has started over, and it can't be told whether all of it had been taken. Nothing
         #: is taken until `skip_published`
         self.doubt = False
+        #: the last look at it came to an error
+        self.failed = False
+        self.sealed = False
 
     def use_file(self, fd: int) -> None:
         """Take over a descriptor of `-wal`, opened in the mount."""
@@ -103,6 +115,11 @@ class WalTail:
     @property
     def is_open(self) -> bool:
         return self._fd >= 0
+
+    @property
+    def was_read(self) -> bool:
+        """Whether everything that was published has been taken, for certain."""
+        return self.is_open and not self.doubt and not self.failed
 
     @property
     def fd(self) -> int:
@@ -289,17 +306,19 @@ class WalTail:
         For whoever holds the write lock, and has taken everything. A frame behind that was refused
         its sync, or its writer has died: it must not become a commit when the WAL is recovered.
         """
+        index = os.pread(self._index_fd, INDEX_HEADER_BYTES, 0)
+        os.pwrite(self._index_fd, sealed_index(index), 0)
+        self.sealed = True
         behind = self.captured_end
-        if behind and os.pread(self._fd, FRAME_HEADER_BYTES, behind).strip(b"\0"):
-            with contextlib.suppress(OSError):  # nobody recovers what a dead mount holds
+        with contextlib.suppress(OSError):  # nobody recovers what a dead mount holds
+            if behind and os.pread(self._fd, FRAME_HEADER_BYTES, behind).strip(b"\0"):
                 os.pwrite(self._fd, bytes(FRAME_HEADER_BYTES), behind)
                 write_out(self._fd)
-        os.pwrite(self._index_fd, sealed_index(os.pread(self._index_fd, INDEX_HEADER_BYTES, 0)), 0)
 
     def close_index(self) -> None:
         if self._index_fd >= 0:
             with contextlib.suppress(OSError):  # ENOTCONN when the mount has died
-                os.close(self._index_fd)
+                self._close_fd(self._index_fd)
             self._index_fd = -1
 
     def close(self) -> None:
@@ -317,7 +336,7 @@ class WalTail:
     def _close_file(self) -> None:
         if self._fd >= 0:
             with contextlib.suppress(OSError):  # as for the index
-                os.close(self._fd)
+                self._close_fd(self._fd)
             self._fd = -1
         self._header = None
         self._taken = 0
@@ -376,6 +395,8 @@ class WalTail:
         if self._gated != self._taken or restarts != 1:
             return False
         behind = os.pread(self._fd, 8, self._frame(before, self._taken + 1) + 8)
+        if len(behind) < 8:  # it was never longer, or it has been cut
+            return os.fstat(self._fd).st_size == self._frame(before, self._taken + 1)
         return behind != before.salts and (behind != header.salts or self.exclusive)
 
     def _resumed(self, header: WalHeader) -> int:

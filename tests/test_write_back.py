@@ -130,6 +130,37 @@ def test_fuse_actor_when_killed_then_nothing_is_lost_and_programs_open_the_file_
         cluster.agree("a.db")
 
 
+def test_fuse_actor_when_killed_under_load_then_every_row_that_was_told_of_is_kept(
+    cluster: Cluster,
+) -> None:
+    """The log writer looks for the last time at a mount that has died, and lives on."""
+    primary = cluster.primary
+    primary.announce("actor ended", "can't read the WAL")
+    table(cluster).close()
+    cluster.agree("a.db")
+    acks = cluster.directory / "acks"
+    for number in range(3):
+        log_writer = primary.actor("log_writer").pid
+        with primary.connect("a.db") as reader:
+            assert reader.one("SELECT count(*) >= 0 FROM t")
+            with writing(cluster, acks) as writer:
+                primary.kill_actor("fuse_capture")
+                _, error = writer.communicate(timeout=60)
+            assert error in (b"disk I/O error", b"unable to open database file")
+            looks = eventually(
+                lambda n=number: primary.logged("sealed the WAL")[n:], what="a look"
+            )
+            assert looks[0]["unless"] == ""
+            with pytest.raises(SqlError, match="unable to open database file"):
+                reader.sql("SELECT count(*) FROM t")
+        primary.wait_ready()
+        assert primary.actor("log_writer").pid == log_writer
+        told = int(acks.read_text().split()[-1])
+        with primary.connect("a.db") as app:
+            assert app.one("SELECT max(x) FROM t") in (told, told + 1)
+        cluster.agree("a.db")
+
+
 def test_node_when_killed_then_the_database_is_brought_forward_to_its_log(
     cluster: Cluster,
 ) -> None:
@@ -164,6 +195,7 @@ def test_node_when_killed_then_the_database_is_brought_forward_to_its_log(
 def test_node_when_killed_under_load_then_what_replicas_had_is_kept(cluster: Cluster) -> None:
     """The writer goes on in the dead mount until it is refused; that is lost, and no more."""
     primary, (replica,) = cluster.primary, cluster.replicas
+    primary.announce("torn tail")
     replica.announce("the primary is silent")
     table(cluster).close()
     for _ in range(3):

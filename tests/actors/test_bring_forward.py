@@ -70,7 +70,7 @@ def test_file_when_it_is_behind_then_it_has_what_the_log_says(
     path.write_bytes(states[at])
     Path(f"{path}-wal").touch()
     missing = missing_pages(logged, differing(logged, path), len(states[at]) // PAGE)
-    images = find_images(logged, missing)
+    images = find_images(logged, missing, lambda: None)
     assert images is not None
     bring_forward(path, logged, images)
     assert Path(f"{path}-wal").stat().st_size == 0
@@ -86,5 +86,5 @@ def test_images_when_the_log_does_not_reach_back_then_there_are_none(
     assert logged.enforce_retention(1e12, 0, 0) > 0
     path.write_bytes(states[0])
     every_page = list(range(1, logged.n_pages + 1))
-    assert find_images(logged, every_page) is None
-    assert find_images(logged, every_page[-1:]) is not None
+    assert find_images(logged, every_page, lambda: None) is None
+    assert find_images(logged, every_page[-1:], lambda: None) is not None
