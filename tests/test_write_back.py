@@ -147,9 +147,7 @@ def test_fuse_actor_when_killed_under_load_then_every_row_that_was_told_of_is_ke
                 primary.kill_actor("fuse_capture")
                 _, error = writer.communicate(timeout=60)
             assert error in (b"disk I/O error", b"unable to open database file")
-            looks = eventually(
-                lambda n=number: primary.logged("sealed the WAL")[n:], what="a look"
-            )
+            looks = eventually(lambda n=number: primary.logged("sealed the WAL")[n:], what="a look")
             assert looks[0]["unless"] == ""
             with pytest.raises(SqlError, match="unable to open database file"):
                 reader.sql("SELECT count(*) FROM t")
