@@ -27,7 +27,8 @@ from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageEr
 from litemq.fs.comparison import compare
 from litemq.fs.journal import is_active
 from litemq.fs.locks import SharedLock, WalWriteLock
-from litemq.fs.wal_tail import Overlay, WalTail
+from litemq.fs.overlay import Overlay
+from litemq.fs.wal_tail import WalTail
 from litemq.fs.write_out import write_out
 
 LOCK_RETRY_S = 0.005
@@ -265,7 +266,7 @@ class FileCapture:
                 return
             quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
             if quiet is None:
-                close_in_mount(fd)
+                self._close(fd)
                 tracked.opening = False
                 self._again(tracked, LOCK_RETRY_S)
             elif self._cached:
@@ -325,20 +326,22 @@ class FileCapture:
     def _keep_quiet(self, tracked: Tracked, fd: int) -> _Quiet | None:
         """Keep writers from beginning; None if one is in the middle of a transaction."""
         lock, tail = SharedLock(fd), tracked.wal
-        if not lock.take() or self._journal_active(tracked):
-            return None
-        if self._cached and tail is not None and not (tail.has_index or tail.exclusive):
-            return None  # it is being opened: there is a lock to be taken
-        wal_lock = None if tail is None else tail.lock_writers()
-        if tail is not None and wal_lock is None:
+        wal_lock = None
+        quiet = lock.take() and not self._journal_active(tracked)
+        if quiet and tail is not None:
+            # without its index it is being opened: there is a lock to be taken
+            if not self._cached or tail.has_index or tail.exclusive:
+                wal_lock = tail.lock_writers()
+            quiet = wal_lock is not None
+        if not quiet:
+            lock.release()
             return None
         return _Quiet(tracked, fd, lock, tail, wal_lock, self._close)
 
     def _close(self, fd: int) -> None:
-        if self._cached:  # the kernel writes what it holds of the file first
-            self._helper.run(lambda: close_in_mount(fd))
-        else:
-            close_in_mount(fd)
+        # Not here: the kernel may wait for the file's lock, and a call that has it for us; or it
+        # writes first what it caches of the file.
+        self._helper.run(lambda: close_in_mount(fd))
 
     def _compare_quiet(self, quiet: _Quiet) -> None:
         tracked = quiet.tracked

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litemq.errors import FormatError, NotADatabaseError
+from litemq.fs.overlay import Overlay
 from litemq.fs.pages import DatabaseHeader, database_size, parse_header
-from litemq.fs.wal_tail import Overlay
 from litemq.txlog.checksums import lock_page, page_checksum
 
 HEADER_BYTES = 100

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from litemq.errors import FormatError
 from litemq.fs.locks import WalWriteLock, wal_writer_active
+from litemq.fs.overlay import Overlay
 from litemq.fs.wal import (
     BLANK_SALTS,
     FRAME_HEADER_BYTES,
@@ -52,22 +53,6 @@ class WalCommit:
     salts: tuple[int, int]
     offset: int
     size: int
-
-
-class Overlay:
-    """The newest committed image of each page in a WAL at rest."""
-
-    def __init__(self, fd: int, page_size: int, offsets: dict[int, int], n_pages: int) -> None:
-        self.numbers = offsets.keys()
-        self._fd = fd
-        self._page_size = page_size
-        self._offsets = offsets
-        self.n_pages = n_pages
-
-    def read(self, number: int) -> bytes | None:
-        """The page's image in the WAL, None when the database file has the newest."""
-        offset = self._offsets.get(number)
-        return None if offset is None else os.pread(self._fd, self._page_size, offset)
 
 
 class WalTail:
