@@ -12,6 +12,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
@@ -94,7 +95,7 @@ class CachedWrites:
                 if os.path.exists(self._layout.files / name):
                     self._reactor.later(REOPEN_S, again)
             elif self._serials.get(name) != serial:
-                close_in_mount(fd)
+                self._helper.run(lambda: close_in_mount(fd))
             else:
                 self._close(name)
                 self._databases[name] = fd
@@ -118,17 +119,17 @@ class CachedWrites:
 
         def work() -> None:
             for fd in fds:
-                _write_out_open(fd)
+                write_out_in_mount(fd)
 
         self._helper.call(work, lambda _: then())
 
     def start_over(self) -> None:
         """The mount is another one, or answers nothing that it was asked before."""
-        for name in list(self._databases):
+        for name in list(self._serials):  # those that are being opened, too
             self.closed(name)
-        for fd, _ in self._waiting.values():
-            close_in_mount(fd)
-        self._waiting.clear()
+        waiting, self._waiting = self._waiting, {}
+        for fd, _ in waiting.values():
+            self._helper.run(partial(close_in_mount, fd))
 
     def _close(self, name: str) -> None:
         fd = self._databases.pop(name, None)
@@ -149,7 +150,7 @@ class CachedWrites:
     def _ask_for(self, name: str) -> None:
         fd = self._databases.get(name)
         if fd is not None and not self._has_wal(name):
-            self._helper.run(lambda: _write_out_open(fd))
+            self._helper.run(lambda: write_out_in_mount(fd))
 
 
 def close_in_mount(fd: int) -> None:
@@ -158,8 +159,9 @@ def close_in_mount(fd: int) -> None:
         os.close(fd)
 
 
-def _write_out_open(fd: int) -> None:
-    with contextlib.suppress(OSError):  # the mount is gone, and its cache with it
+def write_out_in_mount(fd: int) -> None:
+    """Have the kernel write what it holds of a file, unless the mount has died, and its cache."""
+    with contextlib.suppress(OSError):
         write_out(fd)
 
 
@@ -169,6 +171,6 @@ def _write_out(path: str) -> None:
     except OSError:
         return
     try:
-        _write_out_open(fd)
+        write_out_in_mount(fd)
     finally:
         close_in_mount(fd)

@@ -16,7 +16,7 @@ from errno import ENOSPC
 
 from litemq import log
 from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
-from litemq.actors.cached_writes import REOPEN_S, close_in_mount
+from litemq.actors.cached_writes import REOPEN_S, close_in_mount, write_out_in_mount
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
@@ -29,7 +29,6 @@ from litemq.fs.journal import is_active
 from litemq.fs.locks import SharedLock, WalWriteLock
 from litemq.fs.overlay import Overlay
 from litemq.fs.wal_tail import WalTail
-from litemq.fs.write_out import write_out
 
 LOCK_RETRY_S = 0.005
 #: a file that stays half written is looked at this often (seconds)
@@ -273,7 +272,7 @@ class FileCapture:
                 # what has been committed may be in the kernel alone
                 mounts = self._mounts
                 self._helper.call(
-                    lambda: _write_out(fd), lambda _: self._written_out(quiet, mounts)
+                    lambda: write_out_in_mount(fd), lambda _: self._written_out(quiet, mounts)
                 )
             elif tracked.comparing is not None and tracked.comparing.numbers is None:
                 self._compare_quiet(quiet)
@@ -458,11 +457,6 @@ class FileCapture:
                 return is_active(journal.read(1))
         except FileNotFoundError:
             return False
-
-
-def _write_out(fd: int) -> None:
-    with contextlib.suppress(OSError):  # the mount has died: the next one is compared
-        write_out(fd)
 
 
 def _trust(tracked: Tracked, errno: int) -> None:

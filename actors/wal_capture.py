@@ -277,17 +277,17 @@ class WalCapture:
 
     # --- the end of a mount whose writes are cached
 
-    def last_look(self, tracked: Tracked, patience_s: float = SEAL_S) -> bool:
-        """Let nobody commit to the WAL any more, and take what is in it; false if that can't be.
+    def last_look(self, tracked: Tracked) -> None:
+        """Let nobody commit to the WAL any more, and take what is in it. The log says if it can't.
 
         The kernel goes on with what it caches when the mount has died: programs that have the files
         open could commit to nowhere. Their next transaction is refused with SQLITE_CANTOPEN.
         """
         tail = tracked.wal
         if tail is None or not tail.is_open or tail.sealed:
-            return True
+            return
         lock = tail.lock_writers()
-        end_s = time.monotonic() + patience_s
+        end_s = time.monotonic() + SEAL_S
         while lock is None and time.monotonic() < end_s:
             time.sleep(0.002)
             lock = tail.lock_writers()
@@ -308,7 +308,6 @@ class WalCapture:
         if lock is not None:
             lock.release()
         self._log.info("sealed the WAL", db=tracked.name, unless=reason)
-        return not reason
 
 
 def _pause_s(looks: int) -> float:

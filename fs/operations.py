@@ -156,17 +156,17 @@ class Operations(pyfuse3.Operations):
         text = _text(name)
         if VirtualFiles.is_virtual(text):
             raise FUSEError(errno.EACCES)
+        kind, database = classify(text)
+        if kind is Kind.WAL:
+            # A new log writer is given again what is not acknowledged, and not behind these frames.
+            # First of all: whether this may be made can be another question afterwards.
+            await self._gatekeeper.commits_logged(database)
         if self._gatekeeper.read_only and not self._gatekeeper.admitted(ctx.pid):
             # EACCES is what has SQLite say "readonly" to who opened the database as a primary's
-            journal = classify(text)[0] is Kind.JOURNAL
-            raise FUSEError(errno.EACCES if journal else errno.EROFS)
+            raise FUSEError(errno.EACCES if kind is Kind.JOURNAL else errno.EROFS)
         if self._gatekeeper.refuse_errno not in (0, errno.ENOSPC):
             # Not for a full disk: SQLite would say that it can't open the file. The write says it.
             raise FUSEError(self._gatekeeper.refuse_errno)
-        kind, database = classify(text)
-        if kind is Kind.WAL:
-            # a new log writer is given again what is not acknowledged, and not behind these frames
-            await self._gatekeeper.commits_logged(database)
         file = self._tree.add(text)
         try:
             file.create(stat.S_IMODE(mode) & ~ctx.umask)

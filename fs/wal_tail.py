@@ -106,11 +106,6 @@ class WalTail:
         """Whether everything that was published has been taken, for certain."""
         return self.is_open and not self.doubt and not self.failed
 
-    @property
-    def fd(self) -> int:
-        """Of `-wal`."""
-        return self._fd
-
     def gated(self) -> None:
         """A gate is about to open, and everything published has been taken."""
         self._gated = self._taken
