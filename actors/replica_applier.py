@@ -620,7 +620,6 @@ class ReplicaApplier:
 
     def _compare_file(self, followed: Followed) -> None:
         database = followed.database
-        database.seen()
         differing = database.differing_pages(self._beat)
         if differing:
             database.close_writer()

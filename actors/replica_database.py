@@ -56,6 +56,8 @@ class ReplicaDatabase:
         self.name = name
         self.path = path
         self._backing = backing
+        #: no mount is there to keep others from writing
+        self._guarded = path == backing
         self.directory = layout.database(name)
         self.log = open_log(layout, name, segment_bytes)
         state = self.log.state
@@ -172,6 +174,8 @@ class ReplicaDatabase:
         batch = self._next_batch(beat)
         if batch is None:
             return False
+        if self._guarded and self.touched:
+            self.checked = False  # what somebody else has done would look like ours below
         if batch.dropped:
             self.remove_files()
         if batch.commit:
@@ -249,7 +253,7 @@ class ReplicaDatabase:
             self._writer = PageWriter(
                 str(self.path),
                 busy_timeout_s=self._busy_timeout_s,
-                guarded=self.path == self._backing,
+                guarded=self._guarded,
             )
         return self._writer
 
@@ -331,7 +335,16 @@ class ReplicaDatabase:
         return file_image.checksums(self.path, self.log.n_pages, self._tail, beat)
 
     def differing_pages(self, beat: Callable[[], None]) -> list[int]:
-        """Pages of the file that are not what the log says; only meaningful when caught up."""
+        """Pages of the file that are not what the log says; only meaningful when caught up.
+
+        Afterwards the file counts as seen; not if it raises, as BusyError while somebody writes it.
+        """
+        as_it_is = file_image.fingerprint(self.path)
+        differing = self._differing_pages(beat)
+        self._fingerprint = as_it_is
+        return differing
+
+    def _differing_pages(self, beat: Callable[[], None]) -> list[int]:
         page_size, sums = self.file_checksums(beat)
         if page_size != self.log.page_size:
             return list(range(1, self.log.n_pages + 1))
