@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from litemq.fs.dbpage import PageWriter
@@ -25,7 +25,7 @@ WINDOW = 256
 WINDOW_BYTES = 64 * 1024 * 1024
 
 
-def missing_pages(logged: DatabaseLog, differing: list[int], pages: int) -> list[int]:
+def missing_pages(logged: DatabaseLog, differing: Iterable[int], pages: int) -> list[int]:
     """Pages that the log's head has otherwise than the file, which has so many `pages`."""
     lock = lock_page(logged.page_size)
     known = {*differing, *range(pages + 1, logged.n_pages + 1)}

@@ -8,7 +8,7 @@ file only when everything has arrived and adds up.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from litemq import log
 from litemq.actors.followed import Followed
@@ -18,6 +18,7 @@ from litemq.actors.reactor import Reactor
 from litemq.actors.repair import Repair
 from litemq.config import Config
 from litemq.errors import FormatError, GapError, LiteMQError
+from litemq.fs.comparison import BEAT_PAGES
 from litemq.fs.dbpage import BusyError
 from litemq.transport import messages as m
 from litemq.transport.sockets import Sender
@@ -253,7 +254,7 @@ class CatchingUp:
                 for length in message.lengths:
                     followed.repair.add_record(data[at : at + length])
                     at += length
-            except FormatError as error:
+            except (FormatError, OSError) as error:
                 self._failed(followed, str(error))
             return
         if message.first_txid > followed.database.log.head.txid + 1:
@@ -273,7 +274,7 @@ class CatchingUp:
             return
         try:
             followed.repair.add_pages(message.page_size, message.numbers, data)
-        except FormatError as error:
+        except (FormatError, OSError) as error:
             self._failed(followed, str(error))
 
     # --- the end of a repair
@@ -302,7 +303,7 @@ class CatchingUp:
             if not self._keep(followed, message):
                 return
             database.suspect()
-            database.write_repair(repair.pages(), message.head, page1)
+            database.write_repair(self._with_beats(repair.pages()), message.head, page1)
             database.repaired(message.head, checksums, message.epochs, page1)
         except BusyError as error:
             database.wait_for_readers(True)
@@ -321,6 +322,12 @@ class CatchingUp:
         database.wait_for_readers(False)
         followed.repaired(self.term)
         self._repaired(followed)
+
+    def _with_beats(self, pages: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+        for count, page in enumerate(pages):
+            if count % BEAT_PAGES == BEAT_PAGES - 1:
+                self._beat()
+            yield page
 
     def _keep(self, followed: Followed, message: m.RepairDone) -> bool:
         """Keep what the primary does not have of this log. False if that failed: it must not go."""

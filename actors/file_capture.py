@@ -124,18 +124,20 @@ class FileCapture:
         if not logged.trusted or not logged.n_pages or self._journal_active(tracked):
             return
         try:
-            differs = compare(
+            with compare(
                 str(path),
                 logged.page_checksum,
                 known_size=(logged.page_size, logged.n_pages),
                 overlay=tail.overlay(),
                 beat=self._beat,
-            )
+            ) as differs:
+                if differs.page_size != logged.page_size:
+                    return
+                missing = missing_pages(
+                    logged, (number for number, _ in differs.pages), differs.commit
+                )
         except (FormatError, FileNotFoundError):
             return  # half there, or gone: that is dealt with as ever
-        if differs.page_size != logged.page_size:
-            return
-        missing = missing_pages(logged, [number for number, _ in differs.pages], differs.commit)
         if not missing and differs.commit == logged.n_pages:
             return
         try:
@@ -433,7 +435,7 @@ class FileCapture:
         Raises FormatError when the file is no whole database, OSError.
         """
         trusted = tracked.log.trusted
-        changed = compare(
+        with compare(
             self._path(tracked),
             tracked.log.page_checksum,
             known_size=(tracked.log.page_size, tracked.log.n_pages),
@@ -441,12 +443,13 @@ class FileCapture:
             overlay=overlay,
             everything=not trusted,
             beat=self._beat,
-        )
+        ) as changed:
+            differs = self._group.prepare(
+                tracked, changed.pages, changed.commit, changed.page_size, capture=capture
+            )
         if not trusted:
             self._group.after(tracked, lambda errno: _trust(tracked, errno))
-        return self._group.prepare(
-            tracked, changed.pages, changed.commit, changed.page_size, capture=capture
-        )
+        return differs
 
     def _path(self, tracked: Tracked) -> str:
         return str(self._layout.files / tracked.name)

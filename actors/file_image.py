@@ -7,7 +7,7 @@ bookkeeping bytes that the log knows (`tail`) in place of SQLite's own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from litemq.errors import NotADatabaseError, StorageError
@@ -61,13 +61,11 @@ def _read_checksums(
     return bytes(sums)
 
 
-def pages(path: Path, numbers: list[int]) -> list[tuple[int, bytes]]:
+def pages(path: Path, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     """These pages, in the order of their numbers, as they are. Raises BusyError, StorageError."""
-    found: dict[int, bytes] = {}
     with PageReader(str(path), busy_timeout_s=0.0) as reader:
         for at in range(0, len(numbers), COMPARE_PAGES):
-            found.update(reader.read(numbers[at : at + COMPARE_PAGES]))
-    return sorted(found.items())
+            yield from sorted(reader.read(numbers[at : at + COMPARE_PAGES]).items())
 
 
 def copy(path: Path, fd: int, *, pages: int, tail: bytes, beat: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ with the errno that keeps it out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from litemq import log
 from litemq.actors.reactor import Reactor
@@ -52,13 +52,15 @@ class GroupCommit:
     def prepare(
         self,
         tracked: Tracked,
-        pages: Sequence[tuple[int, bytes]],
+        pages: Iterable[tuple[int, bytes]],
         commit: int,
         page_size: int,
         *,
         capture: Capture | None = None,
     ) -> bool:
         """Make the next record of the database; False if the pages change nothing.
+
+        Also where they are too many for a record, and the log is to start anew behind them.
 
         `capture` is where these pages came from: see `Tracked.resume_point`.
         """
@@ -107,6 +109,7 @@ class GroupCommit:
             self._flush_one(tracked)
 
     def _flush_one(self, tracked: Tracked) -> int:
+        starts_anew = tracked.log.starts_anew
         try:
             records = tracked.log.flush()
         except StorageError as error:
@@ -115,7 +118,15 @@ class GroupCommit:
         self._dirty.pop(tracked.name, None)
         if self.stalled_errno and not self._dirty:
             self._unstall()
-        self._tell(tracked, records)
+        if starts_anew:
+            self._log.info(
+                "a transaction too large for the log; it starts anew behind it",
+                db=tracked.name, txid=tracked.log.state.base.txid,
+            )  # fmt: skip
+            tracked.show_position()
+            self._to_publisher.send(m.DatabaseHeads([tracked.wire_head]))
+        else:
+            self._tell(tracked, records)
         return 0
 
     # --- tell

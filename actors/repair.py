@@ -1,8 +1,9 @@
 """A repair under way on a replica: pages and redo records are collected in a file and applied as
 one transaction.
 
-Always true: the database file is not touched before everything has arrived and its checksums add up
-to the primary's.
+The file has every page in the place it will have in the database, and holes; in memory are nine
+bytes for each page. Always true: the database file is not touched before everything has arrived
+and its checksums add up to the primary's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import lz4.block
 from litemq.errors import FormatError
 from litemq.transport.messages import Head
 from litemq.txlog import ltx
-from litemq.txlog.checksums import CHECKSUM_FLAG, EMPTY, lock_page, page_checksum, xor_entries
+from litemq.txlog.checksums import CHECKSUM_FLAG, EMPTY, lock_page, page_checksum, xor_of
 
 SPOOL_NAME = "repair.spool"
 
@@ -29,11 +30,10 @@ class Repair:
         """`checksums` are those of the pages the replica has, at `page_size`."""
         self._path = directory / SPOOL_NAME
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        self._end = 0
         self._page_size = page_size
         self._sums = bytearray(checksums)
-        self._where: dict[int, int] = {}
-        self._commit: int | None = None
+        #: by page number, from 0 on: whether it has arrived
+        self._have = bytearray()
 
     def add_pages(self, page_size: int, numbers: list[int], data: bytes) -> None:
         """Pages as the primary read them. Raises FormatError."""
@@ -45,6 +45,8 @@ class Repair:
             raise FormatError(f"pages that can't be decompressed: {error}") from error
         if len(raw) != len(numbers) * page_size:
             raise FormatError(f"{len(raw)} bytes for {len(numbers)} pages")
+        if not all(0 < number <= ltx.MAX_PAGE_NO for number in numbers):
+            raise FormatError("a page number that no database has")
         self._restart_at(page_size)
         for at, number in enumerate(numbers):
             self._add(number, raw[at * page_size : (at + 1) * page_size])
@@ -53,26 +55,22 @@ class Repair:
         """A transaction made while the pages were read. Raises FormatError."""
         transaction = ltx.decode(record)
         header = transaction.header
-        if header.commit == 0:
-            self._where.clear()
-            self._sums.clear()
-        else:
+        if header.commit != 0:
             self._restart_at(header.page_size)
         for number, data in transaction.pages:
             self._add(number, data)
-        self._commit = header.commit
         self._cut(header.commit)
 
     def _restart_at(self, page_size: int) -> None:
         if page_size != self._page_size:
-            self._where.clear()
-            self._sums.clear()
+            self._cut(0)
             self._page_size = page_size
 
     def _add(self, number: int, data: bytes) -> None:
-        os.pwrite(self._fd, data, self._end)
-        self._where[number] = self._end
-        self._end += len(data)
+        os.pwrite(self._fd, data, (number - 1) * self._page_size)
+        if number > len(self._have):
+            self._have += bytes(number - len(self._have))
+        self._have[number - 1] = 1
         missing = number * 8 - len(self._sums)
         if missing > 0:
             self._sums += bytes(missing)
@@ -80,8 +78,7 @@ class Repair:
 
     def _cut(self, commit: int) -> None:
         del self._sums[commit * 8 :]
-        for number in [number for number in self._where if number > commit]:
-            del self._where[number]
+        del self._have[commit:]
 
     def finish(self, head: Head) -> bytes:
         """Checksums of the state that `head` names.
@@ -94,7 +91,7 @@ class Repair:
             lock = lock_page(head.page_size)
             if lock <= head.pages:
                 self._sums[(lock - 1) * 8 : lock * 8] = bytes(8)
-        total = xor_entries(bytes(self._sums)) | CHECKSUM_FLAG if head.pages else EMPTY
+        total = xor_of(self._sums) | CHECKSUM_FLAG if head.pages else EMPTY
         if total != head.position.value.checksum:
             raise FormatError(
                 f"the repaired pages add up to {total:016x}, not to {head.position.checksum}"
@@ -103,16 +100,17 @@ class Repair:
 
     def pages(self) -> Iterator[tuple[int, bytes]]:
         """What has to be written, by ascending page number."""
-        for number in sorted(self._where):
-            yield number, os.pread(self._fd, self._page_size, self._where[number])
+        for at, has in enumerate(self._have):
+            if has:
+                yield at + 1, os.pread(self._fd, self._page_size, at * self._page_size)
 
     @property
     def count(self) -> int:
-        return len(self._where)
+        return sum(self._have)
 
     def page1(self) -> bytes | None:
-        where = self._where.get(1)
-        return None if where is None else os.pread(self._fd, self._page_size, where)
+        has = self._have and self._have[0]
+        return os.pread(self._fd, self._page_size, 0) if has else None
 
     def close(self) -> None:
         os.close(self._fd)

@@ -106,6 +106,7 @@ class ReplicaApplier:
         #: what was said of those that can't be followed, until one can
         self._complained: set[tuple[str, str]] = set()
         self._heard_s = time.monotonic()
+        self._presented_s = self._heard_s
         self._connected = False
         self._targets: dict[str, int] | None = None
         self._ready = False
@@ -559,6 +560,14 @@ class ReplicaApplier:
 
     def _present(self) -> None:
         now = time.monotonic()
+        if now - self._presented_s < 2 * PRESENCE_S:
+            self._look_for_silence(now)
+        # else: this process was busy or stopped, and what came meanwhile waits to be read
+        self._presented_s = now
+        self._send_presence()
+        self._look_ready()
+
+    def _look_for_silence(self, now: float) -> None:
         why_leave = self._parents.why_leave(now)
         if self._connected and now - self._heard_s > PRIMARY_SILENT_S:
             self._connected = False
@@ -573,8 +582,6 @@ class ReplicaApplier:
                     address=self._address, reason=why_leave,
                 )  # fmt: skip
             self._leave(why_leave)
-        self._send_presence()
-        self._look_ready()
 
     def _send_presence(self, names: set[str] | None = None, *, leaving: bool = False) -> None:
         applied = [
@@ -624,7 +631,7 @@ class ReplicaApplier:
         if differing:
             database.close_writer()
             self._catching_up.needs_repair(
-                followed, f"{len(differing)} pages were changed by somebody else"
+                followed, f"{differing} pages were changed by somebody else"
             )
             return
         database.checked = True

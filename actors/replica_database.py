@@ -12,6 +12,7 @@ import contextlib
 import functools
 import os
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,8 +43,6 @@ READERS_WAIT_S = 0.025
 MODE_RETRY_S = 1.0
 #: a file up to this size is kept beside a log that diverged, even if that log tells everything
 KEEP_FILE_BYTES = 64 * 1024 * 1024
-#: pages that a killed primary may have beyond its log, in one transaction
-REST_BYTES = 1024 * 1024 * 1024
 
 
 class ReplicaDatabase:
@@ -297,8 +296,8 @@ class ReplicaDatabase:
     def complete(self) -> None:
         """Store what a log writer has to know that goes on with this log."""
         state = self.log.state
-        state.taken_over = list((self._writer and self._writer.wal_end()) or ())
-        state.taken_over_txid = self.applied.txid
+        state.captured = list((self._writer and self._writer.wal_end()) or ())
+        state.captured_txid = self.applied.txid
         self._saved = ZERO
         self.save()
 
@@ -334,8 +333,8 @@ class ReplicaDatabase:
             raise BusyError(f"{self.path}: the mount is away")
         return file_image.checksums(self.path, self.log.n_pages, self._tail, beat)
 
-    def differing_pages(self, beat: Callable[[], None]) -> list[int]:
-        """Pages of the file that are not what the log says; only meaningful when caught up.
+    def differing_pages(self, beat: Callable[[], None]) -> int:
+        """How many pages of the file are not what the log says; only meaningful when caught up.
 
         Afterwards the file counts as seen; not if it raises, as BusyError while somebody writes it.
         """
@@ -344,18 +343,18 @@ class ReplicaDatabase:
         self._fingerprint = as_it_is
         return differing
 
-    def _differing_pages(self, beat: Callable[[], None]) -> list[int]:
+    def _differing_pages(self, beat: Callable[[], None]) -> int:
         page_size, sums = self.file_checksums(beat)
         if page_size != self.log.page_size:
-            return list(range(1, self.log.n_pages + 1))
+            return self.log.n_pages
         lock = lock_page(page_size) if page_size else 0
-        differing = []
+        differing = 0
         for number in range(1, max(self.log.n_pages, len(sums) // 8) + 1):
             known = self.log.page_checksum(number)
             found = int.from_bytes(sums[(number - 1) * 8 : number * 8], "big")
             # 0 in the log: SQLite never wrote the page, so it may hold anything
             if (known != found and known and number != lock) or number > self.log.n_pages:
-                differing.append(number)
+                differing += 1
         return differing
 
     def seen(self) -> None:
@@ -370,12 +369,12 @@ class ReplicaDatabase:
         The node was killed, or lost power, as the primary, or it ceased to be one while an
         application was about to end a commit. Raises BusyError, StorageError.
         """
-        record = None
+        changed = 0
         try:
             if os.path.exists(self.path) and os.path.getsize(self.path):
                 self.writer()  # SQLite's own recovery comes first
             page_size, sums = self.file_checksums(beat)
-            record = self._prepare_rest(page_size, sums) if sums else None
+            changed = self._prepare_rest(page_size, sums) if sums else 0
         except NotADatabaseError:
             self.close_writer()  # the log has what there is
         self.log.flush()
@@ -387,27 +386,29 @@ class ReplicaDatabase:
         self.log.save_state()
         self.seen()
         self.show()
-        return 0 if record is None else len(ltx.decode(record).pages)
+        return changed
 
-    def _prepare_rest(self, page_size: int, sums: bytes) -> bytes | None:
+    def _prepare_rest(self, page_size: int, sums: bytes) -> int:
+        """Make the record of it; how many pages differ."""
         log, count = self.log, len(sums) // 8
-        numbers = [
-            number
-            for number in range(1, count + 1)
-            if int.from_bytes(sums[(number - 1) * 8 : number * 8], "big")
-            != (log.page_checksum(number) if page_size == log.page_size else 0)
-        ]
-        if not numbers and count == log.n_pages:
-            return None
-        if len(numbers) * page_size > REST_BYTES:
-            raise StorageError(f"{len(numbers)} pages of {self.name} are not in the log")
-        return log.prepare(
-            max(log.epochs.last, 1),
-            file_image.pages(self.path, numbers),
-            commit=count,
-            page_size=page_size,
-            timestamp_ms=time.time_ns() // 1_000_000,
+        numbers = array(
+            "L",
+            (
+                number
+                for number in range(1, count + 1)
+                if int.from_bytes(sums[(number - 1) * 8 : number * 8], "big")
+                != (log.page_checksum(number) if page_size == log.page_size else 0)
+            ),
         )
+        if numbers or count != log.n_pages:
+            log.prepare(
+                max(log.epochs.last, 1),
+                file_image.pages(self.path, numbers),
+                commit=count,
+                page_size=page_size,
+                timestamp_ms=time.time_ns() // 1_000_000,
+            )
+        return len(numbers)
 
     def keep_diverged(
         self,

@@ -67,20 +67,18 @@ class Tracked:
     def resume_point(self) -> Capture | None:
         """Salts, offset and size of the last WAL frames in the log.
 
-        None when the last record came from elsewhere.
+        None when the newest transaction came from elsewhere.
         """
-        state = self.log.state
-        if state.taken_over and state.taken_over_txid == self.log.head.txid:
-            salt1, salt2, offset, size = state.taken_over
-            return salt1, salt2, offset, size
-        header = self.log.last_header
-        if header is None or not (header.wal_salt1 or header.wal_salt2):
-            return None
-        return header.wal_salt1, header.wal_salt2, header.wal_offset, header.wal_size
+        capture = self.last_capture
+        return capture if capture is not None and (capture[0] or capture[1]) else None
 
     @property
     def last_capture(self) -> Capture | None:
-        """The capture fields of the last record, for one that stands for no commit of its own."""
+        """Where the newest transaction came from, for one that stands for no commit of its own."""
+        state = self.log.state
+        if state.captured and state.captured_txid == self.log.head.txid:
+            salt1, salt2, offset, size = state.captured
+            return salt1, salt2, offset, size
         header = self.log.last_header
         if header is None or not header.wal_offset:
             return None
@@ -91,13 +89,11 @@ class Tracked:
 
         Then it was sent again, because its acknowledgement was lost.
         """
-        header = self.log.last_header
         return (
-            header is not None
-            and header.wal_salt1 == 0
-            and header.wal_salt2 == 0
-            and header.wal_size == incarnation
-            and header.wal_offset >= sequence
+            self.last_capture is not None
+            and self.last_capture[:2] == (0, 0)
+            and self.last_capture[2] >= sequence
+            and self.last_capture[3] == incarnation
         )
 
     @property
@@ -112,8 +108,8 @@ class Tracked:
         """
         state = self.log.state
         state.role, state.applied, state.page1_tail = "primary", ZERO, ""
-        state.taken_over = list(wal or ())
-        state.taken_over_txid = self.log.head.txid
+        state.captured = list(wal or ())
+        state.captured_txid = self.log.head.txid
         self.log.save_state_with_records()
 
     def hand_back(self, page1: bytes) -> None:

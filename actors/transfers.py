@@ -20,9 +20,8 @@ from litemq.errors import CorruptRecordError, LiteMQError
 from litemq.fs.dbpage import BusyError, PageReader
 from litemq.fs.pages import BOOKKEEPING_BYTES, with_bookkeeping
 from litemq.transport import messages as m
-from litemq.transport.frames import MAX_FRAME_BYTES
 from litemq.txlog import ltx
-from litemq.txlog.checksums import lock_page, read_page_checksums
+from litemq.txlog.checksums import lock_page, page_checksum, read_page_checksums
 from litemq.txlog.position import Position
 from litemq.txlog.segment_reader import SegmentReader, TooOldError
 from litemq.txlog.state import load as load_state
@@ -30,8 +29,6 @@ from litemq.txlog.state import load as load_state
 #: a piece of a transfer, before compression (bytes)
 CHUNK_BYTES = 512 * 1024
 MAX_RECORDS = 2048
-#: a larger record travels as the pages of a repair (bytes)
-MAX_RECORD_BYTES = MAX_FRAME_BYTES - 1024 * 1024
 #: pages read in one SQLite read transaction (bytes)
 READ_BYTES = 256 * 1024
 
@@ -61,14 +58,12 @@ class Source:
     def records(self, database: str, first: int, max_bytes: int, most: int) -> list[bytes]:
         """Records from TXID `first` on, which the head says are there; one at least.
 
-        Raises TooOldError, CorruptRecordError, LiteMQError.
+        Raises TooOldError, CorruptRecordError, StorageError.
         """
         log = SegmentReader(self._layout.database(database) / "log")
         records = log.read(first, max_bytes, most)
-        if not records and self.relays:
-            raise TooOldError(f"a repair had the log of {database} start behind TXID {first}")
         if not records:
-            raise LiteMQError(f"TXID {first} is missing from the log of {database}")
+            raise TooOldError(f"the log of {database} has started anew behind TXID {first}")
         return records
 
     def checksums(self, database: str, pages: int) -> bytes:
@@ -197,8 +192,6 @@ class RecordTransfer(Transfer):
         except CorruptRecordError as error:
             log.get().warning("the log is damaged", db=self.database, reason=str(error))
             return self._need_repair("the log is damaged")
-        if any(len(record) > MAX_RECORD_BYTES for record in records):
-            return self._need_repair("a transaction is larger than a message can be")
         if self._checksum is not None and ltx.peek(records[0]).pre_checksum != self._checksum:
             return self._need_repair("the histories differ")
         self._checksum = None
@@ -293,7 +286,7 @@ class RepairTransfer(Transfer):
         self._begin = head
         self._next = min(first, head.position.txid) + 1
         self._wanted = self._differing(head)
-        self._theirs = bytearray()
+        self._sent = 0
         return True
 
     def _differing(self, head: m.Head) -> array[int]:
@@ -334,7 +327,19 @@ class RepairTransfer(Transfer):
             return False
         if self._send(message, data):
             self._sent += len(numbers)
+            self._note_sent(size, pages)
         return not self.busy and self._credit > 0
+
+    def _note_sent(self, page_size: int, pages: dict[int, bytes]) -> None:
+        """The replica has them now, should this have to begin once more."""
+        if page_size != self._page_size:
+            self._page_size, self._theirs = page_size, bytearray()
+        last = 8 * max(pages, default=0)
+        if last > len(self._theirs):
+            self._theirs += bytes(last - len(self._theirs))
+        for number, data in pages.items():
+            known = page_checksum(number, data).to_bytes(8, "big")
+            self._theirs[8 * (number - 1) : 8 * number] = known
 
     def barrier_reached(self, shown: list[m.Head]) -> None:
         self._waiting = False
@@ -355,12 +360,14 @@ class RepairTransfer(Transfer):
                 records = self._source.records(
                     self.database, self._next, CHUNK_BYTES, min(MAX_RECORDS, last - self._next + 1)
                 )
-            except TooOldError:
-                self.refuse("the log was shortened meanwhile")
-                return False
-            if any(len(record) > MAX_RECORD_BYTES for record in records):
-                self.refuse("a transaction made meanwhile is larger than a message can be")
-                return False
+            except TooOldError as error:  # what was made meanwhile is too large for it, or old
+                log.get().info(
+                    "repairing a replica once more", replica=self.replica.node, db=self.database,
+                    reason=str(error),
+                )  # fmt: skip
+                self._begin = self._end = None
+                self._shown = None
+                return True
             if self._send_records(records, self._next, last=False):
                 self._next += len(records)
             return not self.busy and self._credit > 0

@@ -20,6 +20,7 @@ from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
 from litemq.actors.write_watch import WriteWatch
+from litemq.errors import FormatError
 from litemq.fs.wal_tail import WalTail
 
 #: how long commits are gathered into one group after one has been taken
@@ -226,6 +227,9 @@ class WalCapture:
             tail.close_index()
             if self._cached is not None:
                 self.open_index(tracked)
+        except FormatError as error:  # a huge one, overwritten while it was read
+            self._log.info("the WAL has started over; comparing", reason=str(error))
+            self._on_rewound(tracked)
         if tail.doubt and tracked.comparing is None:
             self._log.debug("frames may have been missed; comparing", db=tracked.name)
             self._on_doubt(tracked)

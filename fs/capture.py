@@ -20,6 +20,10 @@ HEADER_BYTES = 100
 #: Commits up to this size travel in a message, larger ones are read from the file while the caller
 #: waits (bytes).
 HANDOVER_BYTES = 256 * 1024
+#: where so many places are known to have changed, all pages are compared instead
+MOST_PLACES = 1 << 18
+#: and where it is so many pages, since their numbers travel in a message
+MOST_NUMBERS = 1 << 20
 #: SQLite's own limit
 MAX_PAGE = 0xFFFFFFFE
 #: PERSIST mode ends a transaction by writing this over the journal's header.
@@ -51,6 +55,7 @@ class DatabaseCapture:
         "name",
         "never_synced",
         "page_size",
+        "run",
         "settle_timer",
         "synced",
         "touched_s",
@@ -65,6 +70,8 @@ class DatabaseCapture:
     def begin(self) -> None:
         """Nothing is known to have changed."""
         self.dirty: dict[int, int] = {}
+        #: the entry of `dirty` that was the last to change, and where its bytes end
+        self.run = (0, -1)
         #: the pages that changed are not known: compare all of them
         self.everything = False
         #: the file was no database when it was last looked at, and that has been reported
@@ -102,8 +109,15 @@ class DatabaseCapture:
 
     def note_write(self, offset: int, length: int) -> None:
         """Bytes of the database file were written outside a checkpoint."""
+        start, end = self.run
+        if offset == end and start in self.dirty:  # SQLite writes in the order of the file
+            offset, length = start, end - start + length
         if self.dirty.get(offset, 0) < length:
             self.dirty[offset] = length
+            self.run = (offset, offset + length)
+            if len(self.dirty) > MOST_PLACES:
+                self.forget()
+                self.everything = True
 
     def wal_written(self, offset: int, length: int) -> bool:
         """Bytes of the WAL were written; true if that overwrote frames that had been captured."""
@@ -150,8 +164,10 @@ class DatabaseCapture:
             self.everything = True
         self.page_size = size
         pages = database_size(header, os.fstat(fd).st_size)
-        everything = self.everything
         last = MAX_PAGE if unexplained else pages
+        if sum(self.dirty.values()) > MOST_NUMBERS * size:
+            self.everything = True
+        everything = self.everything
         numbers = [] if everything else self._page_numbers(size, last)
         data: bytes | None = None
         if not everything and len(numbers) * size <= HANDOVER_BYTES:

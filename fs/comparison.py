@@ -8,8 +8,10 @@ than its header says) is refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from litemq.errors import FormatError, NotADatabaseError
@@ -24,11 +26,14 @@ BEAT_PAGES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The pages that differ, and the size of the database they belong to."""
+    """The pages that differ, and the size of the database they belong to.
+
+    They are found one by one, by ascending number, as they are asked for.
+    """
 
     page_size: int
     commit: int
-    pages: list[tuple[int, bytes]]
+    pages: Iterator[tuple[int, bytes]]
 
 
 def is_database(path: Path) -> bool:
@@ -41,6 +46,7 @@ def is_database(path: Path) -> bool:
     return True
 
 
+@contextmanager
 def compare(
     path: str,
     known: Callable[[int], int],
@@ -50,45 +56,47 @@ def compare(
     overlay: Overlay | None = None,
     everything: bool = False,
     beat: Callable[[], None] | None = None,
-) -> Changed:
+) -> Iterator[Changed]:
     """Compare the file's pages with the checksums `known` tells.
 
     `known_size`: page size and pages of the database that those are of. `numbers`: the pages that
     may have changed (None: any); whatever they say, pages it did not have are looked at.
-    `everything` returns all pages, whether they differ or not. Raises FormatError when the file is
-    no whole database, OSError when it can't be read.
+    `everything` gives all pages, whether they differ or not. Raises FormatError when the file is
+    no whole database, OSError when it can't be read; its pages do so, too.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _compare(fd, path, known, known_size, numbers, overlay, everything, beat)
+        first = overlay.read(1) if overlay is not None else None
+        head = os.pread(fd, HEADER_BYTES, 0) if first is None else first[:HEADER_BYTES]
+        header = parse_header(head)
+        size = header.page_size
+        file_bytes = os.fstat(fd).st_size
+        commit = database_size(header, file_bytes) if overlay is None else overlay.n_pages
+        if not commit or (overlay is None and _half_written(header, file_bytes)):
+            raise FormatError(f"{path} is shorter than its header says")
+        old_size, old_pages = known_size
+        wanted: Iterable[int] = range(1, commit + 1)
+        if numbers is not None and old_size == size and old_pages:
+            before = sorted(number for number in {*numbers} if number <= old_pages)
+            wanted = chain(before, range(old_pages + 1, commit + 1))
+        pages = _pages(fd, path, size, commit, wanted, overlay, beat)
+        if not everything:
+            pages = (page for page in pages if page_checksum(*page) != known(page[0]))
+        yield Changed(size, commit, pages)
     finally:
         os.close(fd)
 
 
-def _compare(
+def _pages(
     fd: int,
     path: str,
-    known: Callable[[int], int],
-    known_size: tuple[int, int],
-    numbers: Iterable[int] | None,
+    size: int,
+    commit: int,
+    wanted: Iterable[int],
     overlay: Overlay | None,
-    everything: bool,
     beat: Callable[[], None] | None,
-) -> Changed:
-    first = overlay.read(1) if overlay is not None else None
-    header = parse_header(os.pread(fd, HEADER_BYTES, 0) if first is None else first[:HEADER_BYTES])
-    size = header.page_size
-    file_bytes = os.fstat(fd).st_size
-    commit = database_size(header, file_bytes) if overlay is None else overlay.n_pages
-    if not commit or (overlay is None and _half_written(header, file_bytes)):
-        raise FormatError(f"{path} is shorter than its header says")
+) -> Iterator[tuple[int, bytes]]:
     lock = lock_page(size)
-    changed: list[tuple[int, bytes]] = []
-    old_size, old_pages = known_size
-    wanted: Iterable[int] = range(1, commit + 1)
-    if numbers is not None and old_size == size and old_pages:
-        new = range(old_pages + 1, commit + 1)
-        wanted = sorted({*numbers, *new}) if new else numbers
     for count, number in enumerate(wanted):
         if beat is not None and count % BEAT_PAGES == BEAT_PAGES - 1:
             beat()
@@ -99,9 +107,7 @@ def _compare(
             page = os.pread(fd, size, (number - 1) * size)
         if len(page) != size:
             raise FormatError(f"{path} ends before page {number} of {commit}")
-        if everything or page_checksum(number, page) != known(number):
-            changed.append((number, page))
-    return Changed(size, commit, changed)
+        yield number, page
 
 
 def _half_written(header: DatabaseHeader, file_bytes: int) -> bool:

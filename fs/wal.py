@@ -218,13 +218,20 @@ def merged(commits: Sequence[Commit]) -> Commit:
 
 @dataclass(frozen=True, slots=True)
 class ValidCommit:
-    """One transaction that a chain of checksums proves; its pages as bytes."""
+    """One transaction that a chain of checksums proves."""
 
-    pages: dict[int, bytes]
+    numbers: array[int]
+    """Of the page in each of its frames; the last of them is `end_frame`."""
     n_pages: int
     end_frame: int
     frame_checksum: Checksum
     """Where to go on from."""
+
+    @property
+    def newest(self) -> dict[int, int]:
+        """Page number to the last frame that has it."""
+        first = self.end_frame + 1 - len(self.numbers)
+        return {number: first + at for at, number in enumerate(self.numbers)}
 
 
 def valid_commits(
@@ -246,7 +253,7 @@ def valid_commits(
     s1, s2 = header.checksum if running is None else running
     frame_bytes = FRAME_HEADER_BYTES + header.page_size
     frame = first_frame
-    pages: dict[int, bytes] = {}
+    numbers = array("I")
     while True:
         buf = read(frame_offset(frame, header.page_size), frame_bytes * _READ_FRAMES)
         n_frames = len(buf) // frame_bytes
@@ -264,10 +271,10 @@ def valid_commits(
                 s1, s2 = c1, c2  # what SQLite goes on from, too
             else:
                 return
-            pages[pgno] = data
+            numbers.append(pgno)
             if n_pages:
-                yield ValidCommit(pages, n_pages, frame, (s1, s2))
-                pages = {}
+                yield ValidCommit(numbers, n_pages, frame, (s1, s2))
+                numbers = array("I")
             frame += 1
         if n_frames < _READ_FRAMES:
             return

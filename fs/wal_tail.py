@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from litemq.errors import FormatError
@@ -22,6 +23,7 @@ from litemq.fs.wal import (
     WAL_HEADER_BYTES,
     WalHeader,
     WalIndexHeader,
+    frame_offset,
     merged,
     parse_index_header,
     parse_wal_header,
@@ -30,8 +32,9 @@ from litemq.fs.wal import (
     valid_commits,
 )
 from litemq.fs.write_out import write_out
+from litemq.txlog.new_start import LARGEST_RECORD_BYTES
 
-#: frames read at once; a larger transaction is read whole
+#: frames read at once; a larger transaction is read whole, or page by page if it is huge
 READ_BYTES = 1024 * 1024
 #: Where writes are cached, a writer can be faster than any log of its single transactions: if more
 #: than so many wait, they are taken as one. Replicas see fewer states then, and no others.
@@ -44,10 +47,12 @@ ResumePoint = tuple[int, int, int, int]
 class WalCommit:
     """One committed transaction.
 
-    Its pages by number, the size it leaves, and where its frames are in the file.
+    Its pages by number, the size it leaves, and where its frames are in the file. The pages of a
+    huge one are read as they are asked for, once; that raises FormatError if the WAL has started
+    over meanwhile.
     """
 
-    pages: list[tuple[int, bytes]]
+    pages: Iterable[tuple[int, bytes]]
     n_pages: int
     page_size: int
     salts: tuple[int, int]
@@ -244,14 +249,8 @@ class WalTail:
         header = self._header
         if header is None or not self._taken or self._generation_changed():
             return None
-        offsets: dict[int, int] = {}
-        n_pages = 0
-        for frame, pgno, commit in self._frame_headers():
-            offsets[pgno] = self._offset(frame) + FRAME_HEADER_BYTES
-            n_pages = commit or n_pages
-        if not n_pages or self._generation_changed():
-            return None
-        return Overlay(self._fd, header.page_size, offsets, n_pages)
+        overlay = self._overlay_of(1, self._taken)
+        return None if not overlay.n_pages or self._generation_changed() else overlay
 
     def position(self) -> ResumePoint | None:
         """What a later tail needs to go on from here; None before the first header was seen."""
@@ -307,11 +306,22 @@ class WalTail:
 
     # --- inside
 
-    def _frame_headers(self) -> Iterator[tuple[int, int, int]]:
-        """Number, page and commit size of every frame that has been taken."""
-        for frame in range(1, self._taken + 1):
-            head = os.pread(self._fd, 8, self._offset(frame))
-            yield frame, int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
+    def _overlay_of(self, first: int, last: int) -> Overlay:
+        """The pages in these frames, of which the last ends a commit."""
+        header = self._header
+        assert header is not None
+        _, n_pages = self._frame_head(last)
+        frames = array("I", bytes(4)) * (n_pages + 1)
+        for frame in range(first, last + 1):
+            number, _ = self._frame_head(frame)
+            if number <= n_pages:
+                frames[number] = frame
+        return Overlay(self._fd, header.page_size, header.salts, frames)
+
+    def _frame_head(self, frame: int) -> tuple[int, int]:
+        """The number of its page, and the size of the database if it ends a commit, or 0."""
+        head = os.pread(self._fd, 8, self._offset(frame))
+        return int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
 
     def _close_file(self) -> None:
         if self._fd >= 0:
@@ -417,7 +427,10 @@ class WalTail:
                 )
             if found or want >= frames:
                 break
-            want = min(frames, want * 8)
+            end = self._end_of_commit(first, index.mx_frame)
+            want = end + 1 - first
+            if want * header.page_size > LARGEST_RECORD_BYTES:
+                return [self._huge(end)]
         if self._cached and len(found) > MERGE_ABOVE:
             found = [merged(found)]
         commits = []
@@ -441,6 +454,7 @@ class WalTail:
             running = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
         commits: list[WalCommit] = []
         taken_bytes = 0
+        size = self._header.page_size
         for commit in valid_commits(
             self._read,
             self._header,
@@ -448,16 +462,34 @@ class WalTail:
             running=running,
             blank_up_to=blank_up_to,
         ):
-            pages = [page for page in commit.pages.items() if page[0] <= commit.n_pages]
-            commits.append(self._taken_up_to(commit.end_frame, pages, commit.n_pages))
             self._running = commit.frame_checksum
-            taken_bytes += sum(len(data) for _, data in pages)
+            if len(commit.numbers) * size > LARGEST_RECORD_BYTES:
+                commits.append(self._huge(commit.end_frame))
+                break
+            pages = [
+                (number, self._read(self._offset(frame) + FRAME_HEADER_BYTES, size))
+                for number, frame in commit.newest.items()
+                if number <= commit.n_pages
+            ]
+            commits.append(self._taken_up_to(commit.end_frame, pages, commit.n_pages))
+            taken_bytes += size * len(pages)
             if taken_bytes >= READ_BYTES:
                 break
         return commits
 
+    def _end_of_commit(self, first: int, last: int) -> int:
+        """The first frame from `first` on that ends a commit; `last` does in any case."""
+        for frame in range(first, last):
+            if self._frame_head(frame)[1]:
+                return frame
+        return last
+
+    def _huge(self, end_frame: int) -> WalCommit:
+        overlay = self._overlay_of(self._taken + 1, end_frame)
+        return self._taken_up_to(end_frame, overlay.images(), overlay.n_pages)
+
     def _taken_up_to(
-        self, end_frame: int, pages: list[tuple[int, bytes]], n_pages: int
+        self, end_frame: int, pages: Iterable[tuple[int, bytes]], n_pages: int
     ) -> WalCommit:
         assert self._header is not None
         salts = self._header.salts
@@ -482,7 +514,7 @@ class WalTail:
 
     @staticmethod
     def _frame(header: WalHeader, frame: int) -> int:
-        return WAL_HEADER_BYTES + (frame - 1) * (FRAME_HEADER_BYTES + header.page_size)
+        return frame_offset(frame, header.page_size)
 
 
 def _salt_numbers(salts: bytes) -> tuple[int, int]:

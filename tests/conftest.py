@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from ports import release_ports
 from sql_process import SqlProcess
 
 from litemq.transport.sockets import close_all
+
+
+def pytest_configure() -> None:
+    """A shell has what it starts in the background ignore SIGINT; what tests start would, too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,14 @@ def xor_entries(data: bytes) -> int:
     return value
 
 
+def xor_of(entries: bytes | bytearray) -> int:
+    """As `xor_entries`, of any number of them, a block at a time."""
+    value = 0
+    for start in range(0, len(entries), _BLOCK):
+        value ^= xor_entries(bytes(entries[start : start + _BLOCK]))
+    return value
+
+
 class PageChecksums:
     """One 8-byte big-endian entry per page, mapped and written by a database's single writer."""
 
@@ -149,7 +157,7 @@ class PageChecksums:
         last = min(first_pgno - 1 + count, self.n_pages)
         return self._map[(first_pgno - 1) * ENTRY_SIZE : last * ENTRY_SIZE]
 
-    def write(self, first_pgno: int, entries: bytes) -> None:
+    def write(self, first_pgno: int, entries: bytes | bytearray) -> None:
         """Overwrite the entries from `first_pgno` on; they must lie within the database."""
         start = (first_pgno - 1) * ENTRY_SIZE
         end = start + len(entries)

@@ -41,8 +41,10 @@ class State:
     role: str = (
         ""  # "primary": the log was read from the file; "replica": the file made from the log
     )
-    taken_over: list[int] = field(default_factory=list)  # salts, offset, size of an applied WAL...
-    taken_over_txid: int = 0  # ...as long as this is the last TXID
+    # Where the content of TXID `captured_txid` came from, if no record says so: as in an LTX header
+    # salts, offset, size of frames in the WAL. Counts as long as that TXID is the last.
+    captured: list[int] = field(default_factory=list)
+    captured_txid: int = 0
     last: Position = ZERO  # where the log was closed; counts only if `clean`
 
     def document(self) -> bytes:
@@ -62,8 +64,8 @@ class State:
             "page1_tail": self.page1_tail,
             "fingerprint": self.fingerprint,
             "role": self.role,
-            "taken_over": self.taken_over,
-            "taken_over_txid": self.taken_over_txid,
+            "captured": self.captured,
+            "captured_txid": self.captured_txid,
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -98,8 +100,8 @@ def load(directory: Path) -> State | None:
             page1_tail=bytes.fromhex(document["page1_tail"]).hex(),
             fingerprint=str(document.get("fingerprint", "")),
             role=str(document.get("role", "")),
-            taken_over=[_number(each) for each in document.get("taken_over", [])],
-            taken_over_txid=_number(document.get("taken_over_txid", 0)),
+            captured=[_number(each) for each in document.get("captured", [])],
+            captured_txid=_number(document.get("captured_txid", 0)),
         )
     except (FormatError, ValueError, TypeError, KeyError) as error:
         raise FormatError(f"{path} is damaged: {error!r}") from error

@@ -12,11 +12,12 @@ checksums do not add up to the head's, they are thrown away rather than used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import chain, islice
 from pathlib import Path
 
 from litemq.errors import FormatError, GapError
-from litemq.txlog import ltx, retention
+from litemq.txlog import ltx, new_start, retention
 from litemq.txlog.checksums import (
     CHECKSUM_FLAG,
     EMPTY,
@@ -24,12 +25,13 @@ from litemq.txlog.checksums import (
     PageChecksums,
     lock_page,
     page_checksum,
-    xor_entries,
+    xor_of,
 )
 from litemq.txlog.durable import storage_error
 from litemq.txlog.epochs import EpochTable
 from litemq.txlog.ids import Epoch, Txid
 from litemq.txlog.ltx import Header, Transaction
+from litemq.txlog.new_start import LARGEST_RECORD_BYTES, NewStart
 from litemq.txlog.position import Position
 from litemq.txlog.segments import SegmentWriter
 from litemq.txlog.staged import StagedChecksums
@@ -65,6 +67,7 @@ class DatabaseLog:
         self.node_id = node_id
         self._segments = segments
         self._pending: list[bytes] = []
+        self._new_start: NewStart | None = None
         self._state_changed = False
         self.pending_bytes = 0
         self.trusted = True
@@ -151,6 +154,11 @@ class DatabaseLog:
         return self.state.epochs
 
     @property
+    def starts_anew(self) -> bool:
+        """Whether the next `flush` deletes all records that were there before."""
+        return self._new_start is not None
+
+    @property
     def flushed(self) -> Position:
         """After the newest record on disk, or where the log starts if there is none."""
         last = self._segments.read_last()
@@ -173,7 +181,7 @@ class DatabaseLog:
     def prepare(
         self,
         epoch: Epoch,
-        pages: Sequence[tuple[int, bytes]],
+        pages: Iterable[tuple[int, bytes]],
         *,
         commit: int,
         page_size: int,
@@ -182,11 +190,14 @@ class DatabaseLog:
     ) -> bytes | None:
         """Make the next record from a commit's pages; None when they change nothing.
 
-        Left out are pages that are as they were, the lock page and pages beyond `commit`. `wal` is
-        (salt 1, salt 2, offset, size) of the frames in the WAL. The first transaction and one that
-        changes the page size hold every page: missing ones (SQLite never wrote them) are zeros.
-        With the page checksums lost, all pages must be given (ValueError). An older epoch is a
-        GapError.
+        With more than LARGEST_RECORD_BYTES there is no record (b""): the log will start anew behind
+        the transaction. `pages` may be an iterator, which is read once and never held whole.
+
+        Left out of a record are pages that are as they were, the lock page and pages beyond
+        `commit`. `wal` is (salt 1, salt 2, offset, size) of the frames in the WAL. The first
+        transaction and one that changes the page size hold every page: missing ones (SQLite never
+        wrote them) are zeros. With the page checksums lost, all pages must be given (ValueError).
+        An older epoch is a GapError.
         """
         if not commit:
             return self.drop(epoch, timestamp_ms)
@@ -195,9 +206,18 @@ class DatabaseLog:
         staged = self._staged
         restarts = page_size != self.page_size
         txid = self.head.txid + 1
+        whole = restarts or txid == 1 or self._lost
+        most = LARGEST_RECORD_BYTES // page_size
+        coming = iter(pages)
+        pages = list(islice(coming, most + 1))
+        if len(pages) > most or (whole and commit > most):
+            changed_by = chain(pages, coming)
+            return self._prepare_new_start(
+                epoch, changed_by, commit, page_size, timestamp_ms, wal, whole=whole
+            )
         if len(pages) > 1:
             pages = sorted(dict(pages).items())
-        if restarts or txid == 1 or self._lost:
+        if whole:
             pages = self._every_page(pages, commit, page_size)
         lock = lock_page(page_size)
         total = EMPTY if restarts else staged.total
@@ -227,6 +247,41 @@ class DatabaseLog:
         record = ltx.encode(header, changed, total)
         self._stage(epoch, header, record, sums, total, restarts=restarts)
         return record
+
+    def _prepare_new_start(
+        self,
+        epoch: Epoch,
+        pages: Iterable[tuple[int, bytes]],
+        commit: int,
+        page_size: int,
+        timestamp_ms: int,
+        wal: tuple[int, int, int, int] | None,
+        *,
+        whole: bool,
+    ) -> bytes | None:
+        """As `prepare`, but all that is kept of the pages is their checksums."""
+        entries = bytearray(commit * ENTRY_SIZE) if whole else self._staged.entries(commit)
+        new_start.change(entries, pages, page_size)
+        if whole:
+            new_start.complete(entries, page_size, lost=self._lost)
+        total = new_start.total(entries)
+        if not whole and commit == self.n_pages and total == self.head.checksum:
+            return None
+        txid = self.head.txid + 1
+        salt1, salt2, offset, size = wal or (0, 0, 0, 0)
+        header = Header(
+            page_size, commit, txid, txid, timestamp_ms, self.head.checksum,
+            offset, size, salt1, salt2, self.node_id,
+        )  # fmt: skip
+        self.state.epochs.append(epoch, txid)
+        self._staged.start_anew(entries, total)
+        self._pending = []
+        self._new_start = NewStart(Position(epoch, txid, total), page_size, entries, wal or ())
+        self.page_size, self.n_pages = page_size, commit
+        self.head, self.last_header = self._new_start.position, header
+        self._lost = False
+        self.pending_bytes = LARGEST_RECORD_BYTES
+        return b""
 
     def drop(self, epoch: Epoch, timestamp_ms: int) -> bytes | None:
         """Prepare the record of a deleted database: no pages, size 0. None if there is nothing to
@@ -278,9 +333,15 @@ class DatabaseLog:
     def flush(self) -> list[bytes]:
         """Append everything prepared as one group and return it.
 
-        On StorageError it all stays prepared, `head` stays where it is, and the next flush tries
+        If the log is to start anew, it does so first: then `head` is what there is to tell. On
+        StorageError it all stays prepared, `head` stays where it is, and the next flush tries
         again.
         """
+        if self._new_start is not None:
+            self._start_anew(self._new_start)
+            self._new_start = None
+            self._staged.started()
+            self.pending_bytes = sum(map(len, self._pending))
         records = self._pending
         if not records:
             return records
@@ -309,7 +370,7 @@ class DatabaseLog:
 
         ValueError if that cannot be true.
         """
-        if self._lost or self._pending:
+        if self._lost or self._pending or self._new_start is not None:
             raise ValueError("the comparison has not been prepared and flushed")
         self.trusted = True
         if self.state.suspect:
@@ -343,10 +404,37 @@ class DatabaseLog:
         total = _total(page_checksums, n_pages)
         if total != (position.checksum or EMPTY):
             raise FormatError("the page checksums do not add up to the checksum of the position")
+        self.state.epochs = _epochs_up_to(epochs, position)
+        self._empty(position, page_size, n_pages, page_checksums, suspect=False)
+        self._pending = []
+        self._new_start = None
+        self.pending_bytes = 0
+        self._lost = False
+        self.trusted = True
+        self._take_head()
+        self._staged = StagedChecksums(self.checksums, n_pages)
+
+    def _start_anew(self, start: NewStart) -> None:
+        """As `reset`, by the primary. Raises StorageError; then it may be tried again."""
+        self.state.captured = list(start.captured)
+        self.state.captured_txid = start.position.txid
+        self._empty(
+            start.position, start.page_size, start.n_pages, start.entries, suspect=not self.trusted
+        )
+
+    def _empty(
+        self,
+        position: Position,
+        page_size: int,
+        n_pages: int,
+        page_checksums: bytes | bytearray,
+        *,
+        suspect: bool,
+    ) -> None:
+        """Delete every record, and have the log start behind `position`."""
         state = self.state
         self.checksums.reserve(n_pages)
         state.base, state.page_size, state.n_pages = position, page_size, n_pages
-        state.epochs = _epochs_up_to(epochs, position)
         state.resetting = True
         state.save(self.directory)
         self._segments.reset()
@@ -354,15 +442,9 @@ class DatabaseLog:
         self.checksums.resize(n_pages)
         self.checksums.write(1, page_checksums)
         self.checksums.sync()
-        state.resetting = state.suspect = False
+        state.resetting, state.suspect = False, suspect
         state.save(self.directory)
-        self._pending = []
-        self.pending_bytes = 0
         self._state_changed = False
-        self._lost = False
-        self.trusted = True
-        self._take_head()
-        self._staged = StagedChecksums(self.checksums, n_pages)
 
     def enforce_retention(self, now_s: float, max_age_s: float, max_bytes: int) -> int:
         """Delete what is too old or too much; returns how many segments. The newest stays."""
@@ -380,7 +462,7 @@ class DatabaseLog:
         """`clean` syncs everything, so that the page checksums are good even after a restart of the
         machine.
         """
-        if clean and not self._pending:
+        if clean and not self._pending and self._new_start is None:
             self._segments.sync()
             self.checksums.sync()
             self.state.clean = True
@@ -395,8 +477,8 @@ class DatabaseLog:
         given = dict(pages)
         lock = lock_page(page_size)
         missing = [n for n in range(1, commit + 1) if n not in given and n != lock]
-        if missing and (self._lost or missing[0] == 1):
-            raise ValueError(f"page {missing[0]} is missing where all {commit} pages are needed")
+        if missing:
+            new_start.check_missing(missing[0], commit, lost=self._lost)
         given.update(dict.fromkeys(missing, bytes(page_size)))
         return sorted(given.items())
 
@@ -532,4 +614,4 @@ def _epochs_up_to(epochs: EpochTable | None, position: Position) -> EpochTable:
 def _total(page_checksums: bytes, n_pages: int) -> int:
     if len(page_checksums) != n_pages * ENTRY_SIZE:
         raise FormatError(f"{len(page_checksums)} bytes of checksums for {n_pages} pages")
-    return xor_entries(page_checksums) | CHECKSUM_FLAG
+    return xor_of(page_checksums) | CHECKSUM_FLAG

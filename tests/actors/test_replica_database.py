@@ -95,7 +95,7 @@ def test_file_when_it_is_looked_at_while_it_is_changed_then_the_next_look_finds_
         with pytest.raises(BusyError):
             database.differing_pages(nothing)
     assert database.touched
-    assert len(database.differing_pages(nothing)) == 1
+    assert database.differing_pages(nothing) == 1
     assert not database.touched
 
 

@@ -1,0 +1,65 @@
+"""Where a log starts anew: behind a transaction with more pages than a record should hold.
+
+Of such a transaction only page checksums are kept, 8 bytes for each page of the database. Replicas
+get it as a repair, which compares them and sends the pages that differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from litemq.txlog.checksums import CHECKSUM_FLAG, ENTRY_SIZE, lock_page, page_checksum, xor_of
+from litemq.txlog.position import Position
+
+#: What a transaction changes at most if it is to be a record (bytes of pages): records are made and
+#: read in memory, and one whose pages can't be compressed must still fit into a message.
+LARGEST_RECORD_BYTES = 56 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class NewStart:
+    """The state behind the transaction, and where its content came from."""
+
+    position: Position
+    page_size: int
+    entries: bytearray
+    captured: tuple[int, ...]
+
+    @property
+    def n_pages(self) -> int:
+        return len(self.entries) // ENTRY_SIZE
+
+
+def change(entries: bytearray, pages: Iterable[tuple[int, bytes]], page_size: int) -> None:
+    """Set the checksums of these pages, as far as they are in the database."""
+    lock, end = lock_page(page_size), len(entries)
+    for pgno, data in pages:
+        at = (pgno - 1) * ENTRY_SIZE
+        if at < end and pgno != lock:
+            entries[at : at + ENTRY_SIZE] = page_checksum(pgno, data).to_bytes(8, "big")
+
+
+def complete(entries: bytearray, page_size: int, *, lost: bool) -> None:
+    """Where all pages are needed, those without a checksum are zeros. Raises ValueError."""
+    lock = lock_page(page_size)
+    zeros = bytes(page_size)
+    for pgno, known in enumerate(memoryview(entries).cast("Q"), 1):
+        if not known and pgno != lock:
+            check_missing(pgno, len(entries) // ENTRY_SIZE, lost=lost)
+            at = (pgno - 1) * ENTRY_SIZE
+            entries[at : at + ENTRY_SIZE] = page_checksum(pgno, zeros).to_bytes(8, "big")
+
+
+def check_missing(pgno: int, commit: int, *, lost: bool) -> None:
+    """A page that SQLite has allocated and never written may be missing; not the first one.
+
+    `lost`: nothing is known of any page. Raises ValueError.
+    """
+    if lost or pgno == 1:
+        raise ValueError(f"page {pgno} is missing where all {commit} pages are needed")
+
+
+def total(entries: bytearray) -> int:
+    """Checksum of the whole database."""
+    return xor_of(entries) | CHECKSUM_FLAG
