@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
+from litemq.actors.page_spool import PageSpool
 from litemq.fs.dbpage import PageWriter
 from litemq.txlog import ltx
 from litemq.txlog.checksums import lock_page, page_checksum
@@ -25,38 +28,51 @@ WINDOW = 256
 WINDOW_BYTES = 64 * 1024 * 1024
 
 
-def missing_pages(logged: DatabaseLog, differing: Iterable[int], pages: int) -> list[int]:
-    """Pages that the log's head has otherwise than the file, which has so many `pages`."""
+def missing_pages(logged: DatabaseLog, differing: Iterable[int], pages: int) -> array[int]:
+    """Pages that the log's head has otherwise than the file, which has so many `pages`.
+
+    `differing` of these ascend.
+    """
     lock = lock_page(logged.page_size)
-    known = {*differing, *range(pages + 1, logged.n_pages + 1)}
-    return sorted(
-        number
-        for number in known
-        if number <= logged.n_pages and number != lock and logged.page_checksum(number)
+    known = chain(differing, range(pages + 1, logged.n_pages + 1))
+    return array(
+        "L",
+        (
+            number
+            for number in known
+            if number <= logged.n_pages and number != lock and logged.page_checksum(number)
+        ),
     )
 
 
 def find_images(
-    logged: DatabaseLog, numbers: list[int], beat: Callable[[], None]
-) -> dict[int, bytes] | None:
-    """The images of these pages at the log's head; None if the log does not hold all of them.
+    logged: DatabaseLog, numbers: Sequence[int], images: PageSpool, beat: Callable[[], None]
+) -> bool:
+    """Collect the `images` of these pages at the log's head; False if the log does not hold all.
 
-    `beat` is called again and again. Raises FormatError, StorageError.
+    `beat` is called again and again. Raises FormatError, StorageError, OSError.
     """
-    wanted = set(numbers)
-    found: dict[int, bytes] = {}
+    wanted = bytearray(logged.n_pages + 1)
+    for number in numbers:
+        wanted[number] = 1
+    left = len(numbers)
     for record in _newest_first(logged):
         beat()
-        if not wanted:
+        if not left:
             break
         for number, image in ltx.decode(record).pages:
-            if number in wanted and page_checksum(number, image) == logged.page_checksum(number):
-                found[number] = image
-                wanted.discard(number)
-    return None if wanted else found
+            if (
+                number <= logged.n_pages
+                and wanted[number]
+                and page_checksum(number, image) == logged.page_checksum(number)
+            ):
+                images.add(number, image)
+                wanted[number] = 0
+                left -= 1
+    return not left
 
 
-def bring_forward(path: Path, logged: DatabaseLog, images: dict[int, bytes]) -> None:
+def bring_forward(path: Path, logged: DatabaseLog, images: PageSpool) -> None:
     """Write the pages through SQLite, which recovers the WAL first. Raises LiteMQError, OSError.
 
     Afterwards the WAL is empty and everything is on the disk.
@@ -65,7 +81,7 @@ def bring_forward(path: Path, logged: DatabaseLog, images: dict[int, bytes]) -> 
     before = wal.stat()
     with PageWriter(str(path)) as writer:
         writer.apply(
-            sorted(images.items()),
+            images.pages(),
             commit=logged.n_pages,
             page_size=logged.page_size,
             wal=writer.wal,

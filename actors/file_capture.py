@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from errno import ENOSPC
 
@@ -20,6 +21,7 @@ from litemq.actors.cached_writes import REOPEN_S, close_in_mount, write_out_in_m
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
+from litemq.actors.page_spool import PageSpool
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
 from litemq.actors.wal_capture import WalCapture
@@ -141,14 +143,14 @@ class FileCapture:
         if not missing and differs.commit == logged.n_pages:
             return
         try:
-            images = find_images(logged, missing, self._beat)
-        except FormatError:
-            images = None
-        if images is None:
-            return  # the file counts
-        tail.close()
-        try:
-            bring_forward(path, logged, images)
+            with closing(PageSpool(logged.directory, logged.page_size)) as images:
+                try:
+                    if not find_images(logged, missing, images, self._beat):
+                        return  # the file counts
+                except FormatError:
+                    return
+                tail.close()
+                bring_forward(path, logged, images)
         except (LiteMQError, OSError) as error:
             self._log.error(
                 "can't bring the database forward to its log", db=tracked.name, reason=str(error)
@@ -159,10 +161,10 @@ class FileCapture:
             "the database was behind its log; brought forward",
             db=tracked.name,
             txid=logged.head.txid,
-            pages=len(images),
+            pages=len(missing),
         )
         # page 1 as SQLite has written it now
-        self.log_difference(tracked, numbers=sorted(images))
+        self.log_difference(tracked, numbers=missing)
 
     def take_over(self, tracked: Tracked, *, compare_all: bool = False) -> None:
         """Go on with the log of a file that this node has applied as a replica until now.
@@ -426,7 +428,7 @@ class FileCapture:
         self,
         tracked: Tracked,
         *,
-        numbers: list[int] | None = None,
+        numbers: Sequence[int] | None = None,
         overlay: Overlay | None = None,
         capture: Capture | None = None,
     ) -> bool:

@@ -1,26 +1,22 @@
 """A repair under way on a replica: pages and redo records are collected in a file and applied as
 one transaction.
 
-The file has every page in the place it will have in the database, and holes; in memory are nine
-bytes for each page. Always true: the database file is not touched before everything has arrived
-and its checksums add up to the primary's.
+Always true: the database file is not touched before everything has arrived and its checksums add up
+to the primary's.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import lz4.block
 
+from litemq.actors.page_spool import PageSpool
 from litemq.errors import FormatError
 from litemq.transport.messages import Head
 from litemq.txlog import ltx
 from litemq.txlog.checksums import CHECKSUM_FLAG, EMPTY, lock_page, page_checksum, xor_of
-
-SPOOL_NAME = "repair.spool"
 
 
 class Repair:
@@ -28,12 +24,9 @@ class Repair:
 
     def __init__(self, directory: Path, page_size: int, checksums: bytes) -> None:
         """`checksums` are those of the pages the replica has, at `page_size`."""
-        self._path = directory / SPOOL_NAME
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._spool = PageSpool(directory, page_size)
         self._page_size = page_size
         self._sums = bytearray(checksums)
-        #: by page number, from 0 on: whether it has arrived
-        self._have = bytearray()
 
     def add_pages(self, page_size: int, numbers: list[int], data: bytes) -> None:
         """Pages as the primary read them. Raises FormatError."""
@@ -63,14 +56,12 @@ class Repair:
 
     def _restart_at(self, page_size: int) -> None:
         if page_size != self._page_size:
-            self._cut(0)
+            self._sums.clear()
+            self._spool.start_over(page_size)
             self._page_size = page_size
 
     def _add(self, number: int, data: bytes) -> None:
-        os.pwrite(self._fd, data, (number - 1) * self._page_size)
-        if number > len(self._have):
-            self._have += bytes(number - len(self._have))
-        self._have[number - 1] = 1
+        self._spool.add(number, data)
         missing = number * 8 - len(self._sums)
         if missing > 0:
             self._sums += bytes(missing)
@@ -78,7 +69,7 @@ class Repair:
 
     def _cut(self, commit: int) -> None:
         del self._sums[commit * 8 :]
-        del self._have[commit:]
+        self._spool.cut(commit)
 
     def finish(self, head: Head) -> bytes:
         """Checksums of the state that `head` names.
@@ -100,19 +91,14 @@ class Repair:
 
     def pages(self) -> Iterator[tuple[int, bytes]]:
         """What has to be written, by ascending page number."""
-        for at, has in enumerate(self._have):
-            if has:
-                yield at + 1, os.pread(self._fd, self._page_size, at * self._page_size)
+        return self._spool.pages()
 
     @property
     def count(self) -> int:
-        return sum(self._have)
+        return self._spool.count
 
     def page1(self) -> bytes | None:
-        has = self._have and self._have[0]
-        return os.pread(self._fd, self._page_size, 0) if has else None
+        return self._spool.get(1)
 
     def close(self) -> None:
-        os.close(self._fd)
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        self._spool.close()

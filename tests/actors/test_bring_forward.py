@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
+from litemq.actors.page_spool import PageSpool
 from litemq.txlog.ids import Epoch
 from litemq.txlog.store import DatabaseLog
 
@@ -70,9 +71,9 @@ def test_file_when_it_is_behind_then_it_has_what_the_log_says(
     path.write_bytes(states[at])
     Path(f"{path}-wal").touch()
     missing = missing_pages(logged, differing(logged, path), len(states[at]) // PAGE)
-    images = find_images(logged, missing, lambda: None)
-    assert images is not None
-    bring_forward(path, logged, images)
+    with closing(PageSpool(path.parent, PAGE)) as images:
+        assert find_images(logged, missing, images, lambda: None)
+        bring_forward(path, logged, images)
     assert Path(f"{path}-wal").stat().st_size == 0
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT count(*) FROM t").fetchone() == (20,)
@@ -86,5 +87,6 @@ def test_images_when_the_log_does_not_reach_back_then_there_are_none(
     assert logged.enforce_retention(1e12, 0, 0) > 0
     path.write_bytes(states[0])
     every_page = list(range(1, logged.n_pages + 1))
-    assert find_images(logged, every_page, lambda: None) is None
-    assert find_images(logged, every_page[-1:], lambda: None) is not None
+    with closing(PageSpool(path.parent, PAGE)) as images:
+        assert not find_images(logged, every_page, images, lambda: None)
+        assert find_images(logged, every_page[-1:], images, lambda: None)

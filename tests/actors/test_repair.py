@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from litemq.actors.repair import SPOOL_NAME, Repair
+from litemq.actors.repair import Repair
 from litemq.errors import FormatError
 from litemq.transport.messages import Head, WirePosition
 from litemq.txlog import ltx
@@ -194,14 +194,13 @@ def test_record_when_damaged_then_it_is_refused(begin: Callable[..., Repair]) ->
         begin().add_record(bytes(good))
 
 
-def test_repair_when_closed_then_its_file_is_gone(tmp_path: Path) -> None:
-    """And one that a killed process left is begun anew."""
-    (tmp_path / SPOOL_NAME).write_bytes(b"left behind")
+def test_repair_when_it_ends_anyhow_then_its_file_is_gone(tmp_path: Path) -> None:
+    """It never had a name that a killed process could leave behind."""
     repair = Repair(tmp_path, SIZE, b"")
     repair.add_pages(SIZE, [1], packed({1: page(1)}))
     assert repair.page1() == page(1)
-    repair.close()
     assert list(tmp_path.iterdir()) == []
+    repair.close()
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
