@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from litemq.bench.demo import Row
     from litemq.bench.failover_bench import FailoverReport
     from litemq.bench.fanout import FanoutReport
+    from litemq.bench.huge import HugeReport
     from litemq.bench.measure import Report
 
 WRITES, FAILOVER, CALLS = "writes", "failover", "calls"
-FANOUT, SCALING = "fanout", "scaling"
+FANOUT, SCALING, HUGE = "fanout", "scaling", "huge"
 #: as in bench/failover_bench.py and bench/scenarios.py, which are imported when they are needed
 ELECTIONS = ("consul-1s", "consul-500ms", "file")
 SCENARIOS = ("kill", "crash", "stop", "cable", "handoff", "sigterm")
@@ -35,7 +36,7 @@ SCENARIOS = ("kill", "crash", "stop", "cable", "handoff", "sigterm")
 @click.command()
 @click.option(
     "--only",
-    type=click.Choice([WRITES, FAILOVER, CALLS, FANOUT, SCALING]),
+    type=click.Choice([WRITES, FAILOVER, CALLS, FANOUT, SCALING, HUGE]),
     help="One of the parts. [default: writes, calls, failover]",
 )
 @click.option(
@@ -55,7 +56,7 @@ SCENARIOS = ("kill", "crash", "stop", "cable", "handoff", "sigterm")
 @click.option(
     "--write-back",
     is_flag=True,
-    help="Writes and calls of a primary with `[mount] write-back = true`.",
+    help="Writes, calls and huge database of a primary with `[mount] write-back = true`.",
 )
 @click.option(
     "--trials", type=click.IntRange(1, 1000), help="Trials of each failover. [default: 10]"
@@ -89,6 +90,13 @@ SCENARIOS = ("kill", "crash", "stop", "cable", "handoff", "sigterm")
     help="Transactions a second of a fan-out.",
 )
 @click.option(
+    "--gibibytes",
+    type=click.FloatRange(0.01, 10_000),
+    default=10.0,
+    show_default=True,
+    help="Size of a huge database.",
+)
+@click.option(
     "--directory",
     type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True, resolve_path=True),
     default="/var/tmp",  # noqa: S108 - a directory of our own is made in it, mode 0700
@@ -110,6 +118,7 @@ def bench(
     scenarios: tuple[str, ...],
     replicas: int,
     rate: float,
+    gibibytes: float,
     directory: Path,
     style: str,
 ) -> None:
@@ -133,6 +142,10 @@ def bench(
     if a replica is not equal to the primary at the end. It takes 45 MiB for each replica. Scaling:
     what follows from its figures for one primary, and for relays (docs/scaling.md).
 
+    Huge: one database of 10 GiB on a primary and a replica, made by one transaction, changed, and
+    copied in; how long that takes, and the most memory that each actor has had. It takes five times
+    the size on the disk.
+
     \b
     Examples:
       litemq bench
@@ -140,9 +153,10 @@ def bench(
       litemq bench --only failover --election file --scenario kill --trials 3
       litemq bench --only fanout --replicas 50 --seconds 20
       litemq bench --only scaling
+      litemq bench --only huge --gibibytes 1
       litemq bench --format json --directory /data >bench.json
     """
-    from litemq.bench import calls, failover_bench, fanout, measure, scaling_tables
+    from litemq.bench import calls, failover_bench, fanout, huge, measure, scaling_tables
     from litemq.bench.processes import terminated_like_interrupted
 
     plan = measure.Plan(
@@ -171,6 +185,7 @@ def bench(
     if only == CALLS and uncounted:
         raise LiteMQError(uncounted)
     fanned_out: FanoutReport | None = None
+    grown: HugeReport | None = None
     try:
         with terminated_like_interrupted():
             if only in (None, WRITES):
@@ -183,6 +198,8 @@ def bench(
                 fanned_out = fanout.run(
                     fanout.FanoutPlan(replicas, rate, seconds or 60.0, directory), say
                 )
+            if only == HUGE:
+                grown = huge.run(huge.HugePlan(gibibytes, directory, write_back), say)
     finally:
         say("")
     if style == "json":
@@ -194,6 +211,8 @@ def bench(
             found[FAILOVER] = failed_over.as_json()
         if fanned_out is not None:
             found[FANOUT] = fanned_out.as_json()
+        if grown is not None:
+            found[HUGE] = grown.as_json()
         if only == SCALING:
             found[SCALING] = [each.as_json() for each in scaling_tables.lines()]
         click.echo(json.dumps(found, indent=2))
@@ -202,6 +221,9 @@ def bench(
             click.echo(line)
         if fanned_out is not None:
             for line in _fanout_lines(fanned_out):
+                click.echo(line)
+        if grown is not None:
+            for line in (*table(*huge.table_rows(grown), right={1, 2, 3}), *huge.words(grown), ""):
                 click.echo(line)
         if only == SCALING:
             rows = [each.cells() for each in scaling_tables.lines()]

@@ -37,6 +37,15 @@ def pss_bytes(pid: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
+def peak_bytes(pid: int) -> int:
+    """The most memory that the process has had at a time, what it shares with others included."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def machine_ticks() -> tuple[int, int]:
     """Busy ticks and all ticks of all CPUs since the machine started."""
     words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]

@@ -38,6 +38,25 @@ WORKLOADS = [
 ]
 
 
+def test_huge_when_run_then_every_step_and_actor_has_its_figure(tmp_path: Path) -> None:
+    """With a database that is not huge; nothing is left of it."""
+    require_fuse()
+    done = litemq(
+        "bench", "--only", "huge", "--gibibytes", "0.08", "--format", "json",
+        "--directory", tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done
+    report = json.loads(done.out)["huge"]
+    assert len(report["steps"]) == 4
+    for each in report["steps"]:
+        assert 0 < each["mount_s"] <= each["replica_s"]
+    assert report["database_bytes"] > 80_000_000
+    assert set(report["peak_bytes"]["huge-a"]) > {"fuse_capture", "log_writer"}
+    assert "replica_applier" in report["peak_bytes"]["huge-b"]
+    assert all(peak for each in report["peak_bytes"].values() for peak in each.values())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bench_when_run_then_json_has_every_figure_and_nothing_is_left(tmp_path: Path) -> None:
     """Ratios, commit to visible, memory; the directory is as it was."""
     require_fuse()
