@@ -326,8 +326,12 @@ class Config:
 
     @property
     def caches_writes(self) -> bool:
-        """Whether the kernel keeps what programs write here until they ask for it to be synced."""
-        return self.mount.write_back and self.is_primary
+        """Whether the kernel keeps what programs write here until they ask for it to be synced.
+
+        Where the primary is elected that is so on every candidate, also while it is a replica.
+        """
+        may_serve = self.election.candidate if self.is_elected else self.is_primary
+        return self.mount.write_back and may_serve
 
     @property
     def primary_pub_address(self) -> str:
@@ -593,10 +597,10 @@ def _check_relays(config: Config) -> None:
 
 
 def _check_write_back(config: Config) -> None:
-    if config.mount.write_back and config.is_elected and config.election.candidate:
+    if config.caches_writes and config.election.kind == "file":
         reason = (
-            "must be false for a candidate of an election: what programs write into the kernel's "
-            "cache can't be refused when a lease ends"
+            "must be false where a lock file elects: it is free when a mount is dead, and its "
+            'programs go on in the kernel\'s cache for a moment; use [election] kind = "consul"'
         )
         _fail(config.path, "mount", "write-back", reason)
 

@@ -76,6 +76,7 @@ class Crew:
         #: name, and whether the process is to be held
         self._starting: deque[tuple[str, bool]] = deque()
         self._then: Callable[[], None] | None = None
+        self._number: int = signal.SIGTERM
         self.actors: dict[str, Actor] = {}
 
     @property
@@ -106,11 +107,16 @@ class Crew:
                 if actor.pid:  # else when it is there
                     self._nursery.release(actor.pid)
 
-    def dismiss(self, names: Iterable[str], then: Callable[[], None]) -> None:
-        """Stop these for good, one after the other in the order of their start; then call."""
+    def dismiss(
+        self, names: Iterable[str], then: Callable[[], None], *, number: int = signal.SIGTERM
+    ) -> None:
+        """Stop these for good, one after the other in the order of their start; then call.
+
+        `number` is the signal that they are told by.
+        """
         for name in names:
             self.actors[name].leaving = True
-        self._then = then
+        self._then, self._number = then, number
         self._stop_next()
 
     def _start(self, name: str) -> None:
@@ -132,7 +138,7 @@ class Crew:
                 continue
             if actor.pid and actor.state != "stopping":
                 actor.state = "stopping"
-                kill(actor.pid, signal.SIGTERM)
+                kill(actor.pid, self._number)
                 self._reactor.later(STOP_S, partial(self._too_late, actor, actor.pid))
             return
         then, self._then = self._then, None

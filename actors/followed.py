@@ -70,7 +70,7 @@ class Followed:
             page_size=database.log.page_size,
             pages=database.log.n_pages,
             lag_ms=min(int(lag_s * 1000), 1 << 31),
-            state=self.state,
+            state="checking" if database.lost else self.state,
         )
 
     # --- records

@@ -26,6 +26,7 @@ from litemq.actors.proc import parent_of
 from litemq.config import Config
 from litemq.election import clock
 from litemq.election.opening import open_commits_lock
+from litemq.fs import kernel_cache, mount
 from litemq.fs.capture import Commit, DatabaseCapture
 from litemq.fs.files import DatabaseFile, ShmFile, WalFile
 from litemq.fs.late_close import LateClose
@@ -49,6 +50,8 @@ NO_ROOM_AGAIN_S = 30.0
 SETTLE_S = 0.05
 #: who has files open when the mount goes has this long to close them
 FAREWELL_S = 0.5
+#: the end of a lease is looked at so long after it (seconds)
+LEASE_LOOK_S = 0.001
 #: bytes of unacknowledged transactions above which commits wait for the log writer
 OUTSTANDING_BYTES = 32 * 1024 * 1024
 
@@ -109,6 +112,7 @@ class FuseCapture:
         self.holding: Event[None] | None = None
         self.capturing = primary
         self._closed = False
+        self._lease_watched = False
         self._reserve = Reserve(self._layout.reserve) if config.caches_writes else None
         #: when it was last said that the disk has no room for a page that nobody can refuse
         self._no_room_s = -math.inf
@@ -146,6 +150,8 @@ class FuseCapture:
         if self._primary:
             await self._ready.wait()
         self._session.mount(self._operations)
+        entry = mount.find_mount(str(self._config.mount.path))
+        self._operations.mounted(0 if entry is None else entry.minor)
         self._mounted = True
         self._log.info("mounted", path=str(self._config.mount.path))
         self._alive()
@@ -255,6 +261,7 @@ class FuseCapture:
             case m.HoldWrites(epoch=epoch):
                 if epoch == self._epoch and self._primary and self.holding is None:
                     self.holding = Event()
+                    self._ask_before_writes()
             case m.FenceWrites(reply_to=reply_to, attempt=attempt):
                 if self._primary:
                     self._fence()
@@ -267,7 +274,7 @@ class FuseCapture:
             case m.CloseWrites(reply_to=reply_to):
                 self._closed = True
                 self._refused = errno_of.EROFS
-                if self._cached:
+                if self._cached and not self._config.is_elected:  # there nobody can write any more
                     self._send(m.SealDatabases())
                 self._report_all()
                 reply = Sender(reply_to)
@@ -321,12 +328,32 @@ class FuseCapture:
         self._accepts_until_s = until_s if free else 0.0
         if free:
             self._let_writers_go()
+            self._watch_lease()
 
     def _fence(self) -> None:
         """Refuse whatever ends a transaction."""
         self._accepts_until_s = 0.0
         if self._commits_lock is not None:
             self._commits_lock.free()
+        self._ask_before_writes()
+
+    def _watch_lease(self) -> None:
+        """When the lease ends, nothing that the kernel was told before is to count."""
+        left_s = self._accepts_until_s - clock.now_s()
+        if self._cached and not self._lease_watched and left_s < math.inf:
+            self._lease_watched = True
+            self._loop.call_later(max(left_s, 0.0) + LEASE_LOOK_S, self._look_at_lease)
+
+    def _look_at_lease(self) -> None:
+        self._lease_watched = False
+        if not self.fenced:
+            self._watch_lease()
+        elif self._primary:
+            self._ask_before_writes()
+
+    def _ask_before_writes(self) -> None:
+        if self._cached and self._mounted:
+            self._operations.ask_before_writes()
 
     def _let_writers_go(self) -> None:
         if self.holding is not None:
@@ -346,6 +373,11 @@ class FuseCapture:
     def fenced(self) -> bool:
         """Whether the lease may have ended; never on a replica, nor where the primary is fixed."""
         return clock.now_s() >= self._accepts_until_s
+
+    @property
+    def cached_writes_s(self) -> float:
+        held = self.holding is not None
+        return 0.0 if held else kernel_cache.lifetime_s(self._accepts_until_s - clock.now_s())
 
     def _open_gate(self, number: int, captured_end: int, *, proven: bool) -> None:
         gate = self._gates.pop(number, None)
@@ -411,6 +443,13 @@ class FuseCapture:
             self._log.warning("the log writer does not read", message=type(message).__name__)
 
     # --- the gatekeeper's protocol
+
+    def is_actor(self, pid: int) -> bool:
+        return parent_of(pid) == os.getppid()
+
+    def serves(self, pid: int) -> bool:
+        # a replica's applier, which writes, is a program like any other
+        return self._primary and self.is_actor(pid)
 
     def admitted(self, pid: int) -> bool:
         if not self._admitted or pid == self._admitted:

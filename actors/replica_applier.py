@@ -75,6 +75,8 @@ class ReplicaApplier:
             Sender(endpoints.records) if config.stream.relay else None, epoch=self._epoch
         )
         self._followed: dict[str, Followed] = {}
+        #: by a mount, which may have died since
+        self._was_admitted = False
         self._unopened: set[str] = set()
         self._catching_up = CatchingUp(
             config,
@@ -220,7 +222,8 @@ class ReplicaApplier:
         match message:
             case m.WriterAdmitted():
                 if not self._catching_up.admitted:
-                    self._catching_up.admitted = True
+                    self._catching_up.admitted = self._was_admitted = True
+                    self._reactor.later(0, self._look_around)
                     for followed in self._followed.values():
                         self._applying.open(followed)
             case m.CaptureStarted():
@@ -228,6 +231,8 @@ class ReplicaApplier:
                 self._catching_up.admitted = False
                 for followed in self._followed.values():
                     followed.database.close_writer()
+                    if self._config.caches_writes and self._was_admitted:
+                        followed.database.lose()
                 self._admit()
                 if self._primary:
                     self._show_primary()
@@ -341,6 +346,8 @@ class ReplicaApplier:
         for name, followed in self._followed.items():
             if followed.needs_repair:
                 return f"{name} needs a repair"
+            if followed.database.lost:
+                return f"{name} is being compared with its log"
             if not followed.database.caught_up or followed.database.log.pending_bytes:
                 return f"{name} can't be applied: {followed.state}"
         return "" if self._catching_up.admitted else "the mount is away"
@@ -526,6 +533,8 @@ class ReplicaApplier:
                 self._live_records(message, [data])
 
     def _applied(self, followed: Followed) -> None:
+        if followed.database.lost and followed.database.caught_up:
+            self._look_around()
         self._relaying.appended(followed)
         self._unacked.add(followed.database.name)
         followed.note_lag(time.monotonic())
@@ -634,7 +643,7 @@ class ReplicaApplier:
                 followed, f"{differing} pages were changed by somebody else"
             )
             return
-        database.checked = True
+        database.compared()
         self._look_ready()
 
     def _sync(self) -> None:

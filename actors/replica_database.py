@@ -91,6 +91,18 @@ class ReplicaDatabase:
         #: whether the file is known to be what this log made it
         self.checked = not self.log.n_pages or self._left_alone() or handed_back
         self.unsynced = True
+        #: the file may be of an earlier state: what the kernel had cached of it has gone
+        self.lost = False
+        self.show()
+
+    def lose(self) -> None:
+        """A mount has died whose writes the kernel cached. Until it is compared, it is no state."""
+        self.checked, self.lost = False, True
+        self.show()
+
+    def compared(self) -> None:
+        """The file is what the log says."""
+        self.checked, self.lost = True, False
         self.show()
 
     @property
@@ -134,7 +146,7 @@ class ReplicaDatabase:
 
     def show(self) -> None:
         """Bring `NAME-pos` up to date."""
-        if self.applied.txid and self.log.n_pages:
+        if self.applied.txid and self.log.n_pages and not self.lost:
             self._position.show(self.applied)
         else:
             self._position.hide()
@@ -378,7 +390,7 @@ class ReplicaDatabase:
         except NotADatabaseError:
             self.close_writer()  # the log has what there is
         self.log.flush()
-        self.unlogged = False
+        self.unlogged = self.lost = False
         self.checked = True
         self.applied = self._saved = self.log.head
         self._doubtful = self.log.head.txid
@@ -508,7 +520,6 @@ class ReplicaDatabase:
         self._pending = []
         self._pending_bytes = 0
         self.timestamp_ms = head.timestamp_ms
-        self.checked = True
         self.save()
         self.seen()
-        self.show()
+        self.compared()

@@ -1,12 +1,15 @@
 """A change of role, step by step: what the supervisor tells whom, and what it waits for.
 
-Mounts stay, and files stay open. Always true: the log of the files has one owner at a time: the
-applier has ended before a log writer works, and the other way round; the epoch is on disk before
-anything bears it; and on the way down the mount refuses writes before anything else happens.
+Mounts stay, and files stay open; but where the kernel caches writes, a node that stops being the
+primary gets a new mount, since who has files open could go on in the cache. Always true: the log
+of the files has one owner at a time: the applier has ended before a log writer works, and the
+other way round; the epoch is on disk before anything bears it; and on the way down the mount
+refuses writes before anything else happens.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable
 
 from litemq import log
@@ -183,10 +186,17 @@ class RoleChange:
         if self._unable:
             self._layout.end_term()
             self._give_up(self._unable)
+        elif self._config.caches_writes and not self.wanted.primary:
+            # hard: its kernel connection ends with the process
+            self._crew.dismiss(["fuse_capture"], self._mount_again, number=signal.SIGKILL)
         elif self._config.mount.fuse:
             self._waits_for = m.RoleSet
             self._tell_mount()
         else:
+            self._staff()
+
+    def _mount_again(self) -> None:
+        if not self._dropped:
             self._staff()
 
     def _tell_mount(self) -> None:

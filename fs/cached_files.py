@@ -13,12 +13,17 @@ them; a journal's end is a commit only if the database was synced while the jour
 from __future__ import annotations
 
 import os
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, ENOSPC, EROFS
 
-from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit
+from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, Gatekeeper
 from litemq.fs.files import DatabaseFile, JournalFile, WalFile, write_all
 from litemq.fs.journal import is_active
 from litemq.fs.write_out import start_write_out
+
+
+def _refuse_if_fenced(gatekeeper: Gatekeeper) -> None:
+    if gatekeeper.fenced:
+        raise OSError(EROFS, os.strerror(EROFS))
 
 
 class CachedDatabaseFile(DatabaseFile):
@@ -42,6 +47,7 @@ class CachedDatabaseFile(DatabaseFile):
         self._resize(size)
 
     async def fsync(self) -> None:
+        _refuse_if_fenced(self.gatekeeper)
         os.fdatasync(self.fd)
         capture = self.capture
         if not self.gatekeeper.capturing:
@@ -97,6 +103,7 @@ class CachedJournalFile(JournalFile):
         if self.unlinked:  # its program died: that comes late, and says nothing any more
             return write_all(self.fd, data, offset)
         if offset == 0 and data.startswith(ZEROED_JOURNAL_HEADER):
+            self._check_may_end()
             commit = self._take_synced()
             written = write_all(self.fd, data, 0)
             await self._ended(commit)
@@ -113,14 +120,20 @@ class CachedJournalFile(JournalFile):
         if size:
             self._resize(size)
             return
+        self._check_may_end()
         commit = self._take_synced()
         self._resize(0)
         await self._ended(commit)
 
     async def unlink(self) -> None:
+        self._check_may_end()
         commit = self._take_synced()
         self.gatekeeper.remove(self.path)
         await self._ended(commit)
+
+    def _check_may_end(self) -> None:
+        # whatever its pages are: they may not have come yet
+        _refuse_if_fenced(self.gatekeeper)
 
     def _take_synced(self) -> Commit | None:
         """The transaction's pages, if all of them have come.

@@ -209,6 +209,16 @@ class Gatekeeper(Protocol):
         """Set while writers are to wait; they go on when it happens."""
 
     @property
+    def cached_writes_s(self) -> float:
+        """How long the kernel may take writes to a WAL into its cache without asking (seconds)."""
+
+    def is_actor(self, pid: int) -> bool:
+        """Whether this thread belongs to an actor of this node."""
+
+    def serves(self, pid: int) -> bool:
+        """Whether this thread belongs to an actor that has files open to look at them."""
+
+    @property
     def read_only(self) -> bool:
         """Whether only the admitted process may write (a replica)."""
 

@@ -7,6 +7,7 @@ the tree passes through here; what is virtual is never cached.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,15 +19,14 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from litemq.fs.capture import Gatekeeper
-from litemq.fs.files import DatabaseFile, File, Revoked, ShmFile
+from litemq.fs.files import DatabaseFile, File, JournalFile, Revoked, ShmFile, WalFile
+from litemq.fs.kernel_cache import CACHED_WRITES_S
+from litemq.fs.kernel_locks import is_exclusive
 from litemq.fs.names import Kind, classify
 from litemq.fs.tree import ROOT_INODE, Tree
 from litemq.fs.virtual import VirtualFiles
 
 CACHE_S = 3600.0
-#: Where writes are cached, the kernel asks for a file's attributes before a write when they are
-#: older than this. Otherwise programs could go on for ever in the cache of a mount that has died.
-CACHED_WRITES_S = 0.2
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR
 
 P = ParamSpec("P")
@@ -64,6 +64,12 @@ class Operations(pyfuse3.Operations):
         self._virtual_handles: dict[int, bytes] = {}
         self._openers: dict[int, int] = {}
         self._next_handle = 1
+        #: of the mount: the minor number of its device
+        self._device = 0
+
+    def mounted(self, device: int) -> None:
+        """The mount has come into being, as the device 0:`device`."""
+        self._device = device
 
     # --- names and attributes
 
@@ -92,7 +98,21 @@ class Operations(pyfuse3.Operations):
         if inode == ROOT_INODE:
             return self._root_attributes()
         file = self._tree.by_inode.get(inode)
-        return self._virtual_attributes(inode) if file is None else self._attributes(file)
+        if file is None:
+            return self._virtual_attributes(inode)
+        if self.enable_writeback_cache and isinstance(file, WalFile):
+            await self._may_write_wal(ctx.pid)
+        return self._attributes(file)
+
+    async def _may_write_wal(self, pid: int) -> None:
+        """The kernel asks for a WAL's attributes before it takes a write into its cache."""
+        gatekeeper = self._gatekeeper
+        if (gatekeeper.holding is None and not gatekeeper.fenced) or gatekeeper.is_actor(pid):
+            return
+        if gatekeeper.holding is not None:
+            await gatekeeper.holding.wait()
+        if gatekeeper.fenced:
+            raise FUSEError(errno.EROFS)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, count in inode_list:
@@ -157,6 +177,8 @@ class Operations(pyfuse3.Operations):
         if VirtualFiles.is_virtual(text):
             raise FUSEError(errno.EACCES)
         kind, database = classify(text)
+        if self.enable_writeback_cache and kind is Kind.JOURNAL:
+            await self._held()
         if kind is Kind.WAL:
             # A new log writer is given again what is not acknowledged, and not behind these frames.
             # First of all: whether this may be made can be another question afterwards.
@@ -195,10 +217,15 @@ class Operations(pyfuse3.Operations):
             return self._virtual_handles[fh][off : off + size]
         return os.pread(handle[0].fd, size, off)
 
+    async def _held(self) -> None:
+        """A hand-over is under way: whoever writes waits until it is done, or given up."""
+        if self._gatekeeper.holding is not None:
+            await self._gatekeeper.holding.wait()
+
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        holding = self._gatekeeper.holding
-        if holding is not None and self._handles[fh][0].guarded:
-            await holding.wait()
+        # what the kernel has cached was taken before, and somebody may wait until it has come
+        if not self.enable_writeback_cache and self._handles[fh][0].guarded:
+            await self._held()
         try:
             return await self._handles[fh][0].write(off, buf)
         except OSError as error:
@@ -208,6 +235,8 @@ class Operations(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         handle = self._handles.get(fh)
         if handle is not None:
+            if self.enable_writeback_cache and isinstance(handle[0], JournalFile):
+                await self._held()
             await handle[0].fsync()
 
     # --- the directory
@@ -216,6 +245,8 @@ class Operations(pyfuse3.Operations):
     async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
         file = self._named(name)
         self._check_may_write(file, ctx.pid)
+        if isinstance(file, (ShmFile, WalFile)):
+            self._check_not_in_use(file)
         await file.unlink()
         self._tree.detach(file)
 
@@ -313,6 +344,13 @@ class Operations(pyfuse3.Operations):
         """Threads that have opened a file which is still open."""
         return set(self._openers.values())
 
+    def ask_before_writes(self) -> None:
+        """From now on the kernel asks before it takes a write to a WAL into its cache."""
+        for file in self._tree.by_name.values():
+            if isinstance(file, WalFile) and file.lookups > 0:
+                with contextlib.suppress(OSError):  # the kernel knows no more of it
+                    pyfuse3.invalidate_inode(file.inode, attr_only=True)
+
     def revoke_writers(self) -> None:
         """Whoever has a guarded file open for writing may only read it from now on."""
         for handle, (file, writing) in self._handles.items():
@@ -326,6 +364,20 @@ class Operations(pyfuse3.Operations):
             # EACCES rather than EROFS: SQLite then opens read-only and names the reason at the
             # first write.
             raise FUSEError(errno.EACCES)
+
+    def _check_not_in_use(self, file: ShmFile | WalFile) -> None:
+        """A connection into a mount that has died takes itself for the last one when it closes.
+
+        It deletes the WAL and its index by their names, here, where others use them.
+        """
+        database = self._tree.by_name.get(classify(file.name)[1])
+        used = any(
+            (opened is file or (isinstance(opened, Revoked) and opened.file is file))
+            and not self._gatekeeper.serves(self._openers[handle])
+            for handle, (opened, _) in self._handles.items()
+        )
+        if database is not None and used and not is_exclusive(self._device, database.inode):
+            raise FUSEError(errno.EBUSY)
 
     def _new_handle(self, file: File, writing: bool, pid: int) -> int:
         handle = self._next_handle
@@ -370,6 +422,8 @@ class Operations(pyfuse3.Operations):
         entry = _attributes_of(file.inode, file.stat(), CACHE_S)
         if self.enable_writeback_cache and not isinstance(file, ShmFile):  # that is mapped
             entry.attr_timeout = CACHED_WRITES_S
+            if isinstance(file, WalFile):
+                entry.attr_timeout = self._gatekeeper.cached_writes_s
         return entry
 
     def _root_attributes(self) -> EntryAttributes:

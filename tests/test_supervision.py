@@ -346,3 +346,39 @@ def test_port_when_it_is_in_use_then_up_is_refused_and_nothing_is_created(
     refused(done, 2, str(node.config_path), "listen", str(node.port + offset))
     assert not node.data_dir.exists()
     assert not node.mount.exists()
+
+
+@pytest.mark.caches
+def test_connection_when_its_mount_has_died_then_its_end_leaves_the_next_ones_wal_alone(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """It takes itself for the last one, and would delete what others use by its name.
+
+    The last one that is really there does so; and nobody keeps a WAL that none uses from `rm`.
+    """
+    cluster = new_cluster()
+    primary = cluster.primary
+    primary.announce(*DIED)
+    files = primary.data_dir / "files"
+    with primary.connect("a.db") as app:
+        app.script("PRAGMA journal_mode=wal", "CREATE TABLE t(x)", "INSERT INTO t VALUES(0)")
+        app.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    with primary.connect("a.db") as idle:
+        assert idle.one("SELECT count(*) FROM t") == 1
+        primary.kill_actor("fuse_capture")
+        eventually(lambda: len(primary.logged("^mounted$")) == 2, what="it is mounted again")
+        primary.wait_ready()
+        with primary.connect("a.db") as app:
+            for number in range(1, 21):
+                app.sql("INSERT INTO t VALUES(?)", number)
+            idle.close()
+            assert (files / "a.db-wal").exists()
+            assert (files / "a.db-shm").exists()
+            with primary.connect("a.db") as other:
+                assert other.one("SELECT count(*) FROM t") == 21
+                other.sql("INSERT INTO t VALUES(21)")
+            assert app.one("SELECT count(*) FROM t") == 22
+    assert not (files / "a.db-wal").exists()
+    cluster.agree("a.db")
+    (files / "a.db-wal").touch()
+    primary.hands.ask("unlink", str(primary.mount / "a.db-wal"))

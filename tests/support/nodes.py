@@ -81,7 +81,7 @@ class Node:
         }
         for section, values in sections.items():
             tables.setdefault(section, {}).update(values)
-        if tables["election"]["kind"] == "static" and self.write_back:
+        if tables["election"]["kind"] != "file" and self.write_back:
             tables["mount"].setdefault("write-back", True)
         if tables["election"]["kind"] != "static":
             del tables["election"]["primary"]

@@ -1,0 +1,35 @@
+"""What the kernel tells of the locks that programs hold on files of the mount.
+
+Reads /proc/locks, which every process may. Always true: SQLite deletes a WAL and its index only
+under its EXCLUSIVE lock on the database (sqlite3WalClose); a lock on the same file in a mount that
+has died is another one, since that is another device.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from litemq.fs.locks import SHARED_FIRST, SHARED_SIZE
+
+LOCKS = Path("/proc/locks")
+
+
+def is_exclusive(minor: int, inode: int) -> bool:
+    """Whether somebody has SQLite's EXCLUSIVE lock on that file of the device 0:`minor`.
+
+    True as well where the kernel does not tell.
+    """
+    try:
+        lines = LOCKS.read_text("ascii").splitlines()
+    except OSError:
+        return True
+    return any(_covers(line, f"00:{minor:02x}:{inode}") for line in lines)
+
+
+def _covers(line: str, file: str) -> bool:
+    # 1: POSIX  ADVISORY  WRITE 4711 00:2f:17 1073741824 1073742335
+    words = line.split()
+    if words[3:4] != ["WRITE"] or words[5] != file:
+        return False  # also who waits for a lock: "1: -> POSIX ..."
+    last = float("inf") if words[7] == "EOF" else int(words[7])
+    return int(words[6]) <= SHARED_FIRST and last >= SHARED_FIRST + SHARED_SIZE - 1
