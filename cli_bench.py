@@ -56,7 +56,7 @@ SCENARIOS = ("kill", "crash", "stop", "cable", "handoff", "sigterm")
 @click.option(
     "--write-back",
     is_flag=True,
-    help="Writes, calls and huge database of a primary with `[mount] write-back = true`.",
+    help="Primaries with `[mount] write-back = true` (failovers: those elected in Consul).",
 )
 @click.option(
     "--trials", type=click.IntRange(1, 1000), help="Trials of each failover. [default: 10]"
@@ -171,6 +171,7 @@ def bench(
         elections=elections or ELECTIONS,
         scenarios=scenarios or SCENARIOS,
         directory=directory,
+        write_back=write_back,
     )
     live = sys.stderr.isatty()
 

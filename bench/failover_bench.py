@@ -38,6 +38,8 @@ class FailoverPlan:
     elections: tuple[str, ...]
     scenarios: tuple[str, ...]
     directory: Path | None
+    #: of elections in Consul
+    write_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +195,9 @@ class _FailoverBench:
             return
         self._say(f"failover, {name}: starting three nodes")
         with LocalCluster(
-            NODES, below=self._plan.directory, election=election, hosts=places or ()
-        ) as cluster:
+            NODES, below=self._plan.directory, election=election, hosts=places or (),
+            write_back=self._plan.write_back and bool(ELECTIONS[name]),
+        ) as cluster:  # fmt: skip
             prepare(cluster)
             trials = Trials(cluster)
             for scenario in wanted:

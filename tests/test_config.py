@@ -601,3 +601,16 @@ def test_relay_when_the_node_is_no_candidate_then_it_may_be_one(tmp_path: Path) 
     stream = load(write(tmp_path, CONSUL, ("[election]\n", lines + "\n"))).stream
     assert stream.relay
     assert stream.upstream == ("tcp://a:7100",)
+
+
+def test_write_back_when_the_primary_is_elected_then_every_candidate_caches(
+    tmp_path: Path,
+) -> None:
+    """But for a lock file, which is free before a dead mount's programs are stopped."""
+    cached = ("[mount]", "[mount]\nwrite-back = true")
+    assert load(write(tmp_path, CONSUL, cached)).caches_writes
+    bystander = ("[election.consul]", "candidate = false\n[election.consul]")
+    assert not load(write(tmp_path, CONSUL, cached, bystander)).caches_writes
+    path = ('kind = "file"', f'kind = "file"\npath = "{tmp_path}/lease"')
+    message = refusal(write(tmp_path, ELECTED, cached, path))
+    assert message.startswith("[mount] write-back: must be false where a lock file elects")
