@@ -1,32 +1,28 @@
 """The FUSE capture actor: serves the mount, and holds the calls that must wait for the log writer.
 
-Owns the mount, the backing files, and the gates. Never touches its own mount, never waits for
-anything but its loop, and reads no log. Always true: a transaction it has handed over stays in
-`_outstanding` until the log writer has acknowledged it; a gate stays in `_gates` until it is opened
-or refused; both are sent again to a new log writer. Where the lease is a lock file, commits are
-accepted only under a lock that no two mounts can hold.
+Owns the mount and the backing files. Never touches its own mount, never waits for anything but its
+loop, and reads no log. Always true: what it has handed over, and what it holds, is known until the
+log writer has answered (`handed_over.py`); commits are accepted as long as the lease lasts for
+certain (`commit_term.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno as errno_of
-import itertools
 import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from litemq import log
+from litemq.actors.commit_term import CommitTerm
+from litemq.actors.handed_over import HandedOver
 from litemq.actors.layout import Layout
 from litemq.actors.placement import place
 from litemq.actors.proc import parent_of
 from litemq.config import Config
-from litemq.election import clock
-from litemq.election.opening import open_commits_lock
-from litemq.fs import kernel_cache, mount
+from litemq.fs import mount
 from litemq.fs.capture import Commit, DatabaseCapture
 from litemq.fs.files import DatabaseFile, ShmFile, WalFile
 from litemq.fs.late_close import LateClose
@@ -50,21 +46,6 @@ NO_ROOM_AGAIN_S = 30.0
 SETTLE_S = 0.05
 #: who has files open when the mount goes has this long to close them
 FAREWELL_S = 0.5
-#: the end of a lease is looked at so long after it (seconds)
-LEASE_LOOK_S = 0.001
-#: bytes of unacknowledged transactions above which commits wait for the log writer
-OUTSTANDING_BYTES = 32 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class _Gate:
-    """A held call."""
-
-    capture: DatabaseCapture
-    generation: int
-    message: m.Message
-    event: Event[int]
-    proven: bool = True
 
 
 class FuseCapture:
@@ -82,16 +63,9 @@ class FuseCapture:
         self._to_log = Sender(self._endpoints.capture)
         self._to_supervisor = Sender(self._endpoints.control)
         self._incarnation = time.time_ns() // 1000
-        self._sequence = itertools.count(1)
-        self._gate_ids = itertools.count(1)
-        self._gates: dict[int, _Gate] = {}
-        self._outstanding: dict[int, tuple[m.CommitPages, bytes]] = {}
-        self._outstanding_bytes = 0
-        self._room: Event[None] = Event()
-        #: something outstanding has been acknowledged
-        self._acknowledged: Event[None] = Event()
-        #: database -> number of the last report of unexplained writes that is not in the log yet
-        self._unexplained: dict[str, int] = {}
+        self._handed_over = HandedOver(
+            self._send, cached=config.caches_writes, refused=lambda: self._refused
+        )
         self._ready: Event[None] = Event()
         self._resync_token = ""
         self._mounted = False
@@ -103,16 +77,17 @@ class FuseCapture:
             self._primary_text = f"{config.node.name} {config.election.primary}\n".encode()
         #: a stalled log, a drain
         self._refused = 0
-        #: a primary takes writes until then (seconds on the boot clock); a fixed one has no end
-        self._accepts_until_s = 0.0 if primary and config.is_elected else math.inf
-        self._commits_lock = open_commits_lock(config)
+        self._term = CommitTerm(
+            config,
+            self._loop,
+            ends=primary and config.is_elected,
+            ask_before_writes=self._ask_before_writes,
+        )
         self._taken_over = False
         # what the gatekeeper's protocol calls for
         self.read_only = not primary
-        self.holding: Event[None] | None = None
         self.capturing = primary
         self._closed = False
-        self._lease_watched = False
         self._reserve = Reserve(self._layout.reserve) if config.caches_writes else None
         #: when it was last said that the disk has no room for a page that nobody can refuse
         self._no_room_s = -math.inf
@@ -178,7 +153,8 @@ class FuseCapture:
         if self._reserve is not None:
             self._reserve.remove()
         # what is not in the log yet is found by comparing, at the next start
-        left = self._unexplained or any(each.changed for each in self._tree.captures.values())
+        changed = any(each.changed for each in self._tree.captures.values())
+        left = changed or self._handed_over.anything_unexplained
         if self._cached and self._in_use():  # what they write from now on is the kernel's alone
             left = True
         if (self._mounted or not self._unclean) and not left:
@@ -217,16 +193,13 @@ class FuseCapture:
     def _handle(self, message: m.Message) -> None:
         match message:
             case m.OpenGate(gate=number, captured_end=end, proven=proven):
-                self._open_gate(number, end, proven=proven)
+                self._handed_over.open_gate(number, end, proven=proven)
             case m.RefuseGate(gate=number, errno=errno):
-                gate = self._gates.pop(number, None)
-                if gate is not None:
-                    gate.event.set(errno)
+                self._handed_over.refuse_gate(number, errno)
             case m.PagesLogged(sequence=sequence):
-                self._logged(sequence)
+                self._handed_over.logged(sequence)
             case m.WritesExplained(sequence=sequence, database=database):
-                if self._unexplained.get(database) == sequence:
-                    del self._unexplained[database]
+                self._handed_over.explained(database, sequence)
             case m.LogWriterStarted(token=token):
                 self._resync(token)
             case m.EchoCapture(token=number, database=database):
@@ -246,7 +219,7 @@ class FuseCapture:
             case m.LogStalled(errno=errno):
                 if not self._closed:
                     self._refused = errno
-                    self._look_at_acknowledgements()
+                    self._handed_over.look()
             case m.AdmitWriter(pid=pid):
                 if self._mounted:
                     self._admitted = pid
@@ -257,15 +230,14 @@ class FuseCapture:
                 self._to_supervisor.send(m.RoleSet(primary, epoch))
             case m.AcceptCommits(epoch=epoch, until_ns=until_ns):
                 if epoch == self._epoch and self._primary:
-                    self._accept_commits(until_ns / 1e9)
+                    self._term.accept(until_ns / 1e9)
             case m.HoldWrites(epoch=epoch):
-                if epoch == self._epoch and self._primary and self.holding is None:
-                    self.holding = Event()
-                    self._ask_before_writes()
+                if epoch == self._epoch and self._primary:
+                    self._term.hold()
             case m.FenceWrites(reply_to=reply_to, attempt=attempt):
                 if self._primary:
-                    self._fence()
-                self._let_writers_go()
+                    self._term.fence()
+                self._term.let_go()
                 reply = Sender(reply_to)
                 reply.send(m.WritesFenced(attempt))
                 reply.close()
@@ -293,7 +265,7 @@ class FuseCapture:
         if (primary, epoch) == (self._primary, self._epoch):
             return
         self._primary, self._epoch = primary, epoch
-        self._let_writers_go()
+        self._term.let_go()
         self._closed, self._refused, self._admitted = False, 0, 0
         self.read_only, self.capturing = True, primary
         self._taken_over = primary
@@ -301,64 +273,20 @@ class FuseCapture:
         if not primary:
             before.set()  # a mount that waited for the log writer is a replica's now
         self._resync_token = ""
-        self._fence()
-        if not primary:
-            self._accepts_until_s = math.inf  # whoever writes is refused for other reasons
-        for gate in self._gates.values():
-            gate.event.set(errno_of.EROFS)
-        self._gates.clear()
-        self._outstanding.clear()
-        self._outstanding_bytes = 0
-        self._room.set()
-        self._look_at_acknowledgements()
-        self._unexplained.clear()
+        if primary:
+            self._term.fence()
+        else:
+            self._term.forget()
+        self._handed_over.give_up(errno_of.EROFS)
         self._operations.revoke_writers()
         self._tree.relearn()
         if not primary:
             self._send(m.CaptureStarted(self._incarnation))
         self._alive()
 
-    def _accept_commits(self, until_s: float) -> None:
-        """Told again and again; refused as long as another mount holds the lock."""
-        try:
-            free = self._commits_lock is None or self._commits_lock.take()
-        except OSError as error:
-            self._log.info("commits wait for the lock file", reason=error.strerror)
-            free = False
-        self._accepts_until_s = until_s if free else 0.0
-        if free:
-            self._let_writers_go()
-            self._watch_lease()
-
-    def _fence(self) -> None:
-        """Refuse whatever ends a transaction."""
-        self._accepts_until_s = 0.0
-        if self._commits_lock is not None:
-            self._commits_lock.free()
-        self._ask_before_writes()
-
-    def _watch_lease(self) -> None:
-        """When the lease ends, nothing that the kernel was told before is to count."""
-        left_s = self._accepts_until_s - clock.now_s()
-        if self._cached and not self._lease_watched and left_s < math.inf:
-            self._lease_watched = True
-            self._loop.call_later(max(left_s, 0.0) + LEASE_LOOK_S, self._look_at_lease)
-
-    def _look_at_lease(self) -> None:
-        self._lease_watched = False
-        if not self.fenced:
-            self._watch_lease()
-        elif self._primary:
-            self._ask_before_writes()
-
     def _ask_before_writes(self) -> None:
         if self._cached and self._mounted:
             self._operations.ask_before_writes()
-
-    def _let_writers_go(self) -> None:
-        if self.holding is not None:
-            self.holding.set()
-            self.holding = None
 
     @property
     def refuse_errno(self) -> int:
@@ -372,35 +300,15 @@ class FuseCapture:
     @property
     def fenced(self) -> bool:
         """Whether the lease may have ended; never on a replica, nor where the primary is fixed."""
-        return clock.now_s() >= self._accepts_until_s
+        return self._term.over
+
+    @property
+    def holding(self) -> Event[None] | None:
+        return self._term.holding
 
     @property
     def cached_writes_s(self) -> float:
-        held = self.holding is not None
-        return 0.0 if held else kernel_cache.lifetime_s(self._accepts_until_s - clock.now_s())
-
-    def _open_gate(self, number: int, captured_end: int, *, proven: bool) -> None:
-        gate = self._gates.pop(number, None)
-        if gate is None:
-            return
-        capture = gate.capture
-        # where writes are cached, nobody here knows how far the WAL goes by now
-        if gate.generation == capture.generation and not self._cached:
-            capture.captured_end = max(capture.captured_end, captured_end)
-        gate.proven = proven
-        gate.event.set(0)
-
-    def _logged(self, sequence: int) -> None:
-        for number in [number for number in self._outstanding if number <= sequence]:
-            _, data = self._outstanding.pop(number)
-            self._outstanding_bytes -= len(data)
-        if self._outstanding_bytes < OUTSTANDING_BYTES and not self._room.is_set:
-            self._room.set()
-        self._look_at_acknowledgements()
-
-    def _look_at_acknowledgements(self) -> None:
-        self._acknowledged.set()
-        self._acknowledged = Event()
+        return self._term.cached_writes_s
 
     def _resync(self, token: str) -> None:
         """A log writer starts over: tell it how things stand, and everything it may have missed."""
@@ -422,19 +330,7 @@ class FuseCapture:
                 ],
             )
         )
-        held = [gate.message for gate in self._gates.values()]
-        pending: Iterable[tuple[int, m.Message, bytes]] = sorted(
-            [(number, message, data) for number, (message, data) in self._outstanding.items()]
-            + [(each.sequence, each, b"") for each in held if isinstance(each, m.CommitFile)],
-            key=lambda entry: entry[0],
-        )
-        for _, message, data in pending:
-            self._send(message, *([data] if data else []))
-        for each in held:
-            if not isinstance(each, m.CommitFile):
-                self._send(each)
-        for database, sequence in self._unexplained.items():
-            self._send(m.UnexplainedWrites(sequence, database, everything=True, numbers=[]))
+        self._handed_over.send_again()
 
     def _send(self, message: m.Message, *payload: bytes) -> None:
         if not self._to_log.send(message, *payload):
@@ -459,56 +355,23 @@ class FuseCapture:
     async def wal_gate(self, capture: DatabaseCapture) -> bool:
         if not self._primary:
             return True
-        number = next(self._gate_ids)
-        return await self._hold(number, capture, m.WalGate(number, capture.name, capture.wal_end))
-
-    async def _hold(self, number: int, capture: DatabaseCapture, message: m.Message) -> bool:
-        gate = self._gates[number] = _Gate(capture, capture.generation, message, Event())
-        self._send(message)
-        errno = await gate.event.wait()
-        if errno:
-            raise OSError(errno, os.strerror(errno))
-        return gate.proven
+        return await self._handed_over.wal_gate(capture)
 
     async def hand_over(self, capture: DatabaseCapture, commit: Commit) -> None:
-        if not self._primary:
-            return
-        sequence = next(self._sequence)
-        if commit.data is None:
-            number = next(self._gate_ids)
-            message = m.CommitFile(
-                sequence, number, capture.name, commit.everything, commit.numbers
-            )
-            with contextlib.suppress(OSError):  # the journal is gone: the transaction stands
-                await self._hold(number, capture, message)
-            return
-        handed = m.CommitPages(
-            sequence, capture.name, commit.page_size, commit.pages, commit.numbers
-        )
-        self._outstanding[sequence] = (handed, commit.data)
-        self._outstanding_bytes += len(commit.data)
-        self._send(handed, commit.data)
-        if self._outstanding_bytes >= OUTSTANDING_BYTES:
-            self._room = Event()
-            await self._room.wait()
+        if self._primary:
+            await self._handed_over.hand_over(capture, commit)
 
     async def commits_logged(self, database: str) -> None:
-        while any(message.database == database for message, _ in self._outstanding.values()):
-            if self._refused:  # it may last: whoever waits here holds the directory
-                raise OSError(self._refused, os.strerror(self._refused))
-            await self._acknowledged.wait()
+        await self._handed_over.all_logged(database)
 
     def unexplained_pending(self, database: str) -> bool:
-        return database in self._unexplained
+        return self._handed_over.unexplained_pending(database)
 
     def unexplained(self, capture: DatabaseCapture, commit: Commit) -> None:
         if self._primary:
-            self._report(capture.name, everything=commit.everything, numbers=commit.numbers)
-
-    def _report(self, database: str, *, everything: bool, numbers: list[int]) -> None:
-        """Have the log writer compare; told again to a new one until it says that it has."""
-        sequence = self._unexplained[database] = next(self._sequence)
-        self._send(m.UnexplainedWrites(sequence, database, everything, numbers))
+            self._handed_over.report(
+                capture.name, everything=commit.everything, numbers=commit.numbers
+            )
 
     def wal_opened(self, database: str) -> None:
         if self._primary:
@@ -521,7 +384,7 @@ class FuseCapture:
     def wal_rewritten(self, database: str) -> None:
         if self._primary:
             self._log.info("the WAL has started over without an fsync; comparing", db=database)
-            self._report(database, everything=True, numbers=[])
+            self._handed_over.report(database, everything=True, numbers=[])
 
     def database_opened(self, database: str) -> None:
         self._send(m.DatabaseOpened(database))

@@ -15,6 +15,7 @@ from litemq.actors import (
     file_capture,
     fuse_capture,
     group_commit,
+    handed_over,
     log_writer,
     relay_publisher,
     relaying,
@@ -42,7 +43,7 @@ SOCKETS = {
 }
 #: who takes part, and the source that speaks for it; commands have many
 SOURCES = {
-    "fuse_capture": [fuse_capture],
+    "fuse_capture": [fuse_capture, handed_over],
     "log_writer": [log_writer, group_commit, file_capture],
     "stream_publisher": [stream_publisher, relay_publisher],
     "replica_applier": [replica_applier, catching_up, relaying],
@@ -116,4 +117,4 @@ def test_page_when_it_tells_numbers_then_they_are_those_of_the_code() -> None:
     assert f"| {sockets.LOCAL_HWM:,} |" in text
     assert f"| transfers of a primary | {stream_publisher.MAX_TRANSFERS:,};" in text
     assert f"gives {catching_up.CREDIT_BYTES >> 20} MiB with a request" in text
-    assert f"| {fuse_capture.OUTSTANDING_BYTES >> 20} MiB | the end of the next journal" in text
+    assert f"| {handed_over.OUTSTANDING_BYTES >> 20} MiB | the end of the next journal" in text

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import litemq
 from nodes import Cluster, Node
 from sql_process import SqlError, SqlProcess
 from waiting import eventually
@@ -253,26 +252,3 @@ def test_log_writer_when_killed_then_it_goes_on_in_the_middle_of_a_wal(
                 fill(app, 30)
                 cluster.agree("a.db")
                 assert not primary.logged("had changed without its log")
-
-
-def test_configuration_when_a_candidate_caches_writes_then_it_is_refused(tmp_path: Path) -> None:
-    """A commit that makes no call can't be refused when a lease ends."""
-    config = tmp_path / "node.toml"
-    config.write_text(
-        f"""
-[node]
-name = "a"
-data-dir = "{tmp_path}/data"
-[mount]
-path = "{tmp_path}/mount"
-write-back = true
-[stream]
-listen = "tcp://127.0.0.1:7100"
-[election]
-kind = "file"
-path = "{tmp_path}/lock"
-"""
-    )
-    done = litemq("status", "--config", str(config))
-    assert done.code == 2
-    assert "[mount] write-back: must be false for a candidate" in done.err
