@@ -61,13 +61,7 @@ class CachedDatabaseFile(DatabaseFile):
 
     async def _checkpoint_ended(self) -> None:
         """SQLite may start the WAL over now: what it holds must be in the log first."""
-        dirty = self.capture.dirty
-        copied = dict(dirty)
-        # they stay in `dirty` meanwhile: a comparison under way is to have them
-        if await self.gatekeeper.wal_gate(self.capture):
-            for offset, length in copied.items():
-                if dirty.get(offset) == length:
-                    del dirty[offset]
+        await self.capture.forget_behind(self.gatekeeper.wal_gate(self.capture))
 
     @property
     def explained(self) -> bool:

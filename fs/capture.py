@@ -9,6 +9,7 @@ WAL frames, or has been handed over.
 from __future__ import annotations
 
 import os
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,11 +51,13 @@ class DatabaseCapture:
         "dirty",
         "everything",
         "foreign",
+        "gates",
         "generation",
         "journal_active",
         "name",
         "never_synced",
         "page_size",
+        "rewritten",
         "run",
         "settle_timer",
         "synced",
@@ -70,6 +73,9 @@ class DatabaseCapture:
     def begin(self) -> None:
         """Nothing is known to have changed."""
         self.dirty: dict[int, int] = {}
+        #: places written while gates are held, and how many are
+        self.rewritten: set[int] = set()
+        self.gates = 0
         #: the entry of `dirty` that was the last to change, and where its bytes end
         self.run = (0, -1)
         #: the pages that changed are not known: compare all of them
@@ -109,6 +115,8 @@ class DatabaseCapture:
 
     def note_write(self, offset: int, length: int) -> None:
         """Bytes of the database file were written outside a checkpoint."""
+        if self.gates:
+            self.rewritten.add(offset)
         start, end = self.run
         if offset == end and start in self.dirty:  # SQLite writes in the order of the file
             offset, length = start, end - start + length
@@ -118,6 +126,24 @@ class DatabaseCapture:
             if len(self.dirty) > MOST_PLACES:
                 self.forget()
                 self.everything = True
+
+    async def forget_behind(self, gate: Coroutine[None, None, bool]) -> None:
+        """Wait at the gate; if all that was written before is in the log then, it is not dirty.
+
+        It stays `dirty` meanwhile: a comparison under way is to have it. So does what is written
+        meanwhile, also in the same place.
+        """
+        before = dict(self.dirty)
+        self.gates += 1
+        try:
+            proven = await gate
+            for offset, length in before.items() if proven else ():
+                if self.dirty.get(offset) == length and offset not in self.rewritten:
+                    del self.dirty[offset]
+        finally:
+            self.gates -= 1
+            if not self.gates:
+                self.rewritten.clear()
 
     def wal_written(self, offset: int, length: int) -> bool:
         """Bytes of the WAL were written; true if that overwrote frames that had been captured."""
