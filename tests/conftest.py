@@ -54,12 +54,13 @@ _numbers = iter(range(1, 1 << 30))
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests that bear the mark `caches` run with and without `write-back`; it may name which.
 
-    With the option `--write-back` those that name none run with it only: the rest is known.
+    The option `--write-back` has them run with it, once.
     """
     mark = metafunc.definition.get_closest_marker("caches")
     if mark is not None:
-        both = (True,) if metafunc.config.getoption("write_back") else (False, True)
-        modes = mark.args or both
+        modes = mark.args or (False, True)
+        if metafunc.config.getoption("write_back"):
+            modes = (True,)
         ids = ["back" if mode else "through" for mode in modes]
         metafunc.parametrize("write_back", modes, ids=ids, indirect=True)
 

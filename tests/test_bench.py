@@ -28,6 +28,7 @@ from litemq.errors import LiteMQError
 
 pytestmark = pytest.mark.fuse
 
+
 def cached(write_back: bool) -> list[str]:
     """The option that has a primary of `litemq bench` do what those of tests do."""
     return ["--write-back"] if write_back else []

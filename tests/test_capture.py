@@ -495,7 +495,7 @@ def test_mount_when_two_names_differ_in_their_end_then_they_are_two_databases(
 # --- size
 
 
-# where writes are cached, synchronous=OFF makes one transaction of all
+# it takes long: with write-back in `make test-write-back`
 @pytest.mark.caches(False)
 @pytest.mark.parametrize(
     ("mode", "page_size"),
