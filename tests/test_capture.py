@@ -521,17 +521,10 @@ def test_database_when_larger_than_a_gibibyte_then_the_lock_page_is_left_out(
         assert app.one("PRAGMA page_count") > pages + 10
         app.script("INSERT INTO t VALUES('after the lock page')")
         replica = cluster.replicas[0]
-        eventually(
-            lambda: (
-                cluster.primary.position("big.db") is not None
-                and cluster.primary.logged_checksums("big.db", app.one("PRAGMA page_count"))
-            ),
-            timeout_s=60,
-            what="all of it is in the log",
-        )
+        position = cluster.captured("big.db", timeout_s=60)
         eventually(
             lambda: replica.position("big.db"),
-            until=cluster.primary.position("big.db"),
+            until=position,
             timeout_s=60,
             what="the replica follows",
         )
