@@ -9,9 +9,10 @@ WORKERS := -n 2 --dist worksteal
 help:
 	@echo 'make demo [SECONDS=10]  three nodes at work on this machine; the primary is killed'
 	@echo 'make test [T="-k log"]  everything CI runs'
+	@echo 'make test-write-back    the tests again, primaries that are fixed with write-back'
 	@echo 'make check              lint, format, types'
 	@echo 'make bench              the mount against native SQLite, and failovers'
-	@echo 'make torture            kills and long random runs'
+	@echo 'make torture            kills and long random runs, and make test-write-back'
 	@echo 'make test-lowest        the tests with the oldest versions that pyproject.toml allows'
 	@echo 'make docs               write the generated parts of docs/ anew'
 	@echo 'make install, make clean'
@@ -26,8 +27,14 @@ test: install
 	@deploy/check-fuse.sh
 	$(bin)/pytest -m 'not torture' $(WORKERS) $(T)
 
+.PHONY: test-write-back
+test-write-back: install
+	@deploy/check-fuse.sh
+	$(bin)/pytest -m 'not torture' --write-back $(WORKERS) $(T)
+
+# T chooses among its own tests.
 .PHONY: torture
-torture: install
+torture: $(if $(T),install,test-write-back)
 	@deploy/check-fuse.sh
 	$(bin)/pytest -m torture --timeout 1800 $(T)
 

@@ -21,6 +21,14 @@ from sql_process import SqlProcess
 from litemq.transport.sockets import close_all
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--write-back`, for the other half of what tests with a fixed primary have to show."""
+    parser.addoption(
+        "--write-back", action="store_true",
+        help="primaries that are fixed run with `[mount] write-back = true`",
+    )  # fmt: skip
+
+
 def pytest_configure() -> None:
     """A shell has what it starts in the background ignore SIGINT; what tests start would, too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -44,10 +52,15 @@ _numbers = iter(range(1, 1 << 30))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests that bear the mark `caches` run with and without `write-back`; it may name which."""
+    """Tests that bear the mark `caches` run with and without `write-back`; it may name which.
+
+    The option `--write-back` has them run with it, once.
+    """
     mark = metafunc.definition.get_closest_marker("caches")
     if mark is not None:
         modes = mark.args or (False, True)
+        if metafunc.config.getoption("write_back"):
+            modes = (True,)
         ids = ["back" if mode else "through" for mode in modes]
         metafunc.parametrize("write_back", modes, ids=ids, indirect=True)
 
@@ -55,7 +68,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def write_back(request: pytest.FixtureRequest) -> Iterator[bool]:
     """Whether the kernel caches what is written on primaries that are fixed."""
-    Node.write_back = getattr(request, "param", __import__("os").environ.get("WB") == "1")
+    Node.write_back = getattr(request, "param", request.config.getoption("write_back"))
     yield Node.write_back
     Node.write_back = False
 

@@ -495,7 +495,7 @@ def test_mount_when_two_names_differ_in_their_end_then_they_are_two_databases(
 # --- size
 
 
-# where writes are cached, synchronous=OFF makes one transaction of all
+# it takes long: with write-back in `make test-write-back`
 @pytest.mark.caches(False)
 @pytest.mark.parametrize(
     ("mode", "page_size"),
@@ -521,17 +521,10 @@ def test_database_when_larger_than_a_gibibyte_then_the_lock_page_is_left_out(
         assert app.one("PRAGMA page_count") > pages + 10
         app.script("INSERT INTO t VALUES('after the lock page')")
         replica = cluster.replicas[0]
-        eventually(
-            lambda: (
-                cluster.primary.position("big.db") is not None
-                and cluster.primary.logged_checksums("big.db", app.one("PRAGMA page_count"))
-            ),
-            timeout_s=60,
-            what="all of it is in the log",
-        )
+        position = cluster.captured("big.db", timeout_s=60)
         eventually(
             lambda: replica.position("big.db"),
-            until=cluster.primary.position("big.db"),
+            until=position,
             timeout_s=60,
             what="the replica follows",
         )

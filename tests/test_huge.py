@@ -131,6 +131,7 @@ def test_log_writer_when_it_is_killed_meanwhile_then_the_next_one_completes(
             agree(cluster)
 
 
+# it takes long: with write-back in `make test-write-back`
 @pytest.mark.caches(False)
 def test_replica_when_huge_transactions_come_during_its_repair_then_it_arrives(
     new_cluster: Callable[..., Cluster],

@@ -160,17 +160,34 @@ def test_script_when_parsed_then_it_is_valid(script: str) -> None:
     assert subprocess.run(["bash", "-n", script], cwd=REPOSITORY, check=False).returncode == 0
 
 
-def test_make_when_run_again_then_install_does_nothing_new() -> None:
-    """The install target calls the script that compares a stamp, and tests depend on it."""
+def commands_of(target: str) -> list[str]:
+    """What `make` would run."""
     # These tests run under make themselves, whose variables would change what this one prints.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    printed = subprocess.run(
-        ["make", "--dry-run", "test"],
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MAKE") and name != "T"
+    }
+    return subprocess.run(
+        ["make", "--dry-run", target],
         cwd=REPOSITORY,
         env=clean,
         check=True,
         capture_output=True,
         text=True,
-    ).stdout
-    assert printed.splitlines()[0] == "deploy/install.sh"
-    assert printed.splitlines()[-1].startswith(".venv/bin/pytest -m 'not torture'")
+    ).stdout.splitlines()
+
+
+def test_make_when_run_again_then_install_does_nothing_new() -> None:
+    """The install target calls the script that compares a stamp, and tests depend on it."""
+    printed = commands_of("test")
+    assert printed[0] == "deploy/install.sh"
+    assert printed[-1].startswith(".venv/bin/pytest -m 'not torture'")
+
+
+def test_torture_when_run_then_the_tests_of_make_test_run_with_write_back() -> None:
+    """All of them, with the same workers; then what is torture's own."""
+    tests = [line for line in commands_of("torture") if "pytest" in line]
+    assert len(tests) == 2
+    assert tests[0] == commands_of("test")[-1].replace("torture'", "torture' --write-back")
+    assert tests[1].startswith(".venv/bin/pytest -m torture")

@@ -17,7 +17,9 @@ def behind(cluster: Cluster, name: str) -> Path:
     return cluster.primary.data_dir / "files" / name
 
 
-def test_wal_when_written_then_the_mount_and_the_disk_show_the_same_bytes(cluster: Cluster) -> None:
+def test_wal_when_written_then_the_mount_and_the_disk_show_the_same_bytes(
+    cluster: Cluster, write_back: bool
+) -> None:
     """At every length the file takes, and after it was cut to nothing."""
     wal = cluster.primary.mount / "a.db-wal"
     with cluster.primary.connect("a.db") as app:
@@ -30,7 +32,10 @@ def test_wal_when_written_then_the_mount_and_the_disk_show_the_same_bytes(cluste
         assert wal.read_bytes() == b""
         app.sql("INSERT INTO t VALUES(1)")
         assert wal.read_bytes() == behind(cluster, "a.db-wal").read_bytes()
-        assert wal.stat().st_size % 4096 == 0, "nothing is laid out ahead"
+        if write_back:  # the kernel splits no write: the file ends with its only frame
+            assert wal.stat().st_size == 32 + 24 + 4096
+        else:
+            assert wal.stat().st_size % 4096 == 0, "nothing is laid out ahead"
     cluster.agree("a.db")
 
 
