@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 from litemq import log
+from litemq.actors import heap
 from litemq.actors.cached_writes import CachedWrites
 from litemq.actors.file_capture import FileCapture
 from litemq.actors.file_check import FileCheck
@@ -460,6 +461,7 @@ class LogWriter:
 
     def _retain(self) -> None:
         self._reactor.later(RETENTION_S, self._retain)
+        heap.give_back()
         keep = self._config.retention
         for tracked in self._tracked.values():
             try:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from litemq import log
+from litemq.actors import heap
 from litemq.actors.applying import Applying
 from litemq.actors.catching_up import CatchingUp
 from litemq.actors.followed import Followed
@@ -654,6 +655,7 @@ class ReplicaApplier:
 
     def _retain(self) -> None:
         self._reactor.later(RETENTION_S, self._retain)
+        heap.give_back()
         keep = self._config.retention
         for followed in self._followed.values():
             # before the primary's records have followed ours, ours may be what it does not have
