@@ -83,6 +83,11 @@ class Crew:
     def ready(self) -> bool:
         return all(actor.ready for actor in self.actors.values())
 
+    def incarnation(self, name: str) -> tuple[int, int]:
+        """Another one as soon as that actor was started again."""
+        actor = self.actors.get(name)
+        return (0, 0) if actor is None else (actor.pid, actor.restarts.count)
+
     # --- coming and going
 
     def staff(self, factories: Mapping[str, Factory], *, held: bool = False) -> None:

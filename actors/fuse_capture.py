@@ -18,7 +18,7 @@ from collections.abc import Callable
 from litemq import log
 from litemq.actors.commit_term import CommitTerm
 from litemq.actors.handed_over import HandedOver
-from litemq.actors.layout import Layout
+from litemq.actors.layout import REPLACED, Layout
 from litemq.actors.placement import place
 from litemq.actors.proc import parent_of
 from litemq.config import Config
@@ -70,7 +70,9 @@ class FuseCapture:
         self._resync_token = ""
         self._mounted = False
         self._ending: Event[None] = Event()
-        self._unclean = self._layout.mounted.exists()
+        marker = self._layout.mounted
+        self._after_a_death = marker.exists()
+        self._unclean = self._after_a_death and marker.read_text() != REPLACED
         self._admitted = 0
         self._primary_text = f"? {config.election.primary or ''}".rstrip().encode() + b"\n"
         if primary:
@@ -110,7 +112,7 @@ class FuseCapture:
         signal.signal(signal.SIGTERM, lambda *_: self._ending.set())
         place(self._config, NAME)  # this thread alone: ZeroMQ's stays out of the way
         self._tree.load()
-        self._layout.mounted.touch()
+        self._layout.mounted.write_text("")
         try:
             self._loop.run(self._main())
         finally:
@@ -126,7 +128,8 @@ class FuseCapture:
             await self._ready.wait()
         self._session.mount(self._operations)
         entry = mount.find_mount(str(self._config.mount.path))
-        self._operations.mounted(0 if entry is None else entry.minor)
+        device = 0 if entry is None else entry.minor
+        self._operations.mounted(device, after_a_death=self._after_a_death)
         self._mounted = True
         self._log.info("mounted", path=str(self._config.mount.path))
         self._alive()

@@ -123,6 +123,7 @@ class GroupCommit:
                 "a transaction too large for the log; it starts anew behind it",
                 db=tracked.name, txid=tracked.log.state.base.txid,
             )  # fmt: skip
+            tracked.unsynced = True  # what was prepared behind it
             tracked.show_position()
             self._to_publisher.send(m.DatabaseHeads([tracked.wire_head]))
         else:

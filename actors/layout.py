@@ -10,7 +10,7 @@ damaged/               logs that could not be read, set aside     the owner of t
 diverged/              logs of another history than the primary's the owner of the log
 term                   the epoch in which an elected node serves  supervisor
 lock                   held as long as the node runs              supervisor
-mounted                exists while the mount is in use           fuse capture
+mounted                exists while the mount is in use           fuse capture, supervisor
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from litemq.txlog.durable import reserve, storage_error, write_atomically
 from litemq.txlog.position import ZERO, Position
 
 EPOCH_DIGITS = 16
+#: what stands in `mounted` when the mount was cut off on purpose, and all it had is in the log
+REPLACED = "replaced"
 
 
 @dataclass(frozen=True, slots=True)

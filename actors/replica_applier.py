@@ -165,6 +165,7 @@ class ReplicaApplier:
                     application_file(self._config, name),
                     self._config.retention.segment_bytes,
                     backing=self._backing(name),
+                    cached=self._config.caches_writes,
                 )
             except StorageError as error:
                 if name not in self._unopened:
@@ -258,7 +259,11 @@ class ReplicaApplier:
         for followed in asked:
             with contextlib.suppress(LiteMQError):
                 followed.database.save()  # who asks may look at page 1
-        heads = [each.database.wire_applied for each in asked if each.database.applied.txid]
+        heads = [
+            each.database.wire_applied
+            for each in asked
+            if each.database.applied.txid and not each.database.lost
+        ]
         primary = [each.primary_head for each in asked if each.primary_head is not None]
         answer = m.BarrierReached(message.request, heads, primary)
         if message.reply_to == self._endpoints.records:
@@ -597,7 +602,9 @@ class ReplicaApplier:
         applied = [
             each.database.wire_applied
             for name, each in self._followed.items()
-            if (names is None or name in names) and each.database.applied.txid
+            if (names is None or name in names)
+            and each.database.applied.txid
+            and not each.database.lost
         ]
         self._catching_up.send(
             m.ReplicaAlive(self._node, self._config.stream.answer_address, leaving, applied)

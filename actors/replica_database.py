@@ -49,9 +49,20 @@ class ReplicaDatabase:
     """The log and the file of one database on a replica."""
 
     def __init__(
-        self, name: str, layout: Layout, path: Path, segment_bytes: int, *, backing: Path
+        self,
+        name: str,
+        layout: Layout,
+        path: Path,
+        segment_bytes: int,
+        *,
+        backing: Path,
+        cached: bool = False,
     ) -> None:
-        """`path` is where applications see the file, `backing` the file itself."""
+        """`path` is where applications see the file, `backing` the file itself.
+
+        `cached`: what is written there stays in the kernel for a while, and may have died with a
+        mount.
+        """
         self.name = name
         self.path = path
         self._backing = backing
@@ -89,10 +100,10 @@ class ReplicaDatabase:
         self._doubtful = self.log.head.txid
         self._fingerprint = file_image.fingerprint(path)
         #: whether the file is known to be what this log made it
-        self.checked = not self.log.n_pages or self._left_alone() or handed_back
+        self.checked = not self.log.n_pages or self._left_alone() or (handed_back and not cached)
         self.unsynced = True
         #: the file may be of an earlier state: what the kernel had cached of it has gone
-        self.lost = False
+        self.lost = cached and not self.checked
         self.show()
 
     def lose(self) -> None:

@@ -9,12 +9,13 @@ refuses writes before anything else happens.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterable
 
 from litemq import log
 from litemq.actors.crew import Crew
-from litemq.actors.layout import Layout
+from litemq.actors.layout import REPLACED, Layout
 from litemq.actors.nursery import Factory
 from litemq.actors.reactor import Reactor
 from litemq.actors.roles import actors_of
@@ -58,6 +59,7 @@ class RoleChange:
         self._unable = ""
         self._waits_until_ready = False
         self._waits_for: type[m.Message] | None = None
+        self._mount = crew.incarnation("fuse_capture")
         self.wanted = wanted
 
     def begin(self) -> None:
@@ -113,6 +115,14 @@ class RoleChange:
                 self._begin_term()
             case m.LogCompleted():
                 self._crew.dismiss(PRIMARY_ONLY, self._down)
+            case m.RoleSet() if self._cache_was_lost:
+                # nobody has compared the files with their logs since: stay a replica, who does
+                self._layout.end_term()
+                self._crew.dismiss(
+                    [*PRIMARY_ONLY, "fuse_capture"],
+                    lambda: self._stay("the mount has died meanwhile"),
+                    number=signal.SIGKILL,
+                )
             case m.RoleSet():
                 self._staff()
             case _:
@@ -195,8 +205,16 @@ class RoleChange:
         else:
             self._staff()
 
+    @property
+    def _cache_was_lost(self) -> bool:
+        up_in_the_cache = self.wanted.primary and self._config.caches_writes
+        return up_in_the_cache and self._mount != self._crew.incarnation("fuse_capture")
+
     def _mount_again(self) -> None:
         if not self._dropped:
+            # all it had has been handed over, and the applier compares the files
+            with contextlib.suppress(OSError):  # then everything is compared once more, some day
+                self._layout.mounted.write_text(REPLACED)
             self._staff()
 
     def _tell_mount(self) -> None:

@@ -224,10 +224,11 @@ class WalCapture:
             # the mount is gone (it comes back with a resynchronisation), or the file can't be read
             self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
             tail.failed = True
+            self._on_rewound(tracked)  # frames may count as taken that were not read
             tail.close_index()
             if self._cached is not None:
                 self.open_index(tracked)
-        except FormatError as error:  # a huge one, overwritten while it was read
+        except FormatError as error:  # overwritten while it was read
             self._log.info("the WAL has started over; comparing", reason=str(error))
             self._on_rewound(tracked)
         if tail.doubt and tracked.comparing is None:

@@ -16,7 +16,7 @@ import os
 from errno import EDQUOT, ENOSPC, EROFS
 
 from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, Gatekeeper
-from litemq.fs.files import DatabaseFile, JournalFile, WalFile, write_all
+from litemq.fs.files import DatabaseFile, File, JournalFile, WalFile, write_all
 from litemq.fs.journal import is_active
 from litemq.fs.write_out import start_write_out
 
@@ -24,6 +24,19 @@ from litemq.fs.write_out import start_write_out
 def _refuse_if_fenced(gatekeeper: Gatekeeper) -> None:
     if gatekeeper.fenced:
         raise OSError(EROFS, os.strerror(EROFS))
+
+
+async def _write_when_there_is_room(file: File, offset: int, data: bytes) -> int:
+    """For what its writer believes to be written: what is refused here is lost to all readers."""
+    written = 0
+    while written < len(data):
+        try:
+            written += os.pwrite(file.fd, data[written:], offset + written)
+        except OSError as error:
+            if error.errno not in (ENOSPC, EDQUOT):
+                raise
+            await file.gatekeeper.wait_for_room(file.name)
+    return written
 
 
 class CachedDatabaseFile(DatabaseFile):
@@ -37,7 +50,8 @@ class CachedDatabaseFile(DatabaseFile):
             self.capture.note_write(offset, len(data))
             if not self.capture.journal_active:
                 self._unexplained_change()
-        return write_all(self.fd, data, offset)
+            return write_all(self.fd, data, offset)
+        return await _write_when_there_is_room(self, offset, data)
 
     async def truncate(self, size: int) -> None:
         capture = self.capture
@@ -149,15 +163,8 @@ class CachedWalFile(WalFile):
     __slots__ = ()
 
     async def write(self, offset: int, data: bytes) -> int:
-        written = 0
-        while written < len(data):
-            try:
-                written += os.pwrite(self.fd, data[written:], offset + written)
-            except OSError as error:
-                if error.errno not in (ENOSPC, EDQUOT):
-                    raise
-                # Committed, perhaps, without a sync: what is refused here is lost to its readers.
-                await self.gatekeeper.wait_for_room(self.name)
+        # committed, perhaps, without a sync
+        written = await _write_when_there_is_room(self, offset, data)
         capture = self.capture
         if not self.unlinked:  # else it comes late
             capture.wal_end = max(capture.wal_end, offset + written)

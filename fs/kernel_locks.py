@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from litemq.fs.locks import SHARED_FIRST, SHARED_SIZE
+from litemq.fs.locks import RESERVED_BYTE, SHARED_FIRST, SHARED_SIZE
 
 LOCKS = Path("/proc/locks")
 
@@ -19,17 +19,26 @@ def is_exclusive(minor: int, inode: int) -> bool:
 
     True as well where the kernel does not tell.
     """
+    return _held(minor, inode, SHARED_FIRST, SHARED_FIRST + SHARED_SIZE - 1)
+
+
+def is_written(minor: int, inode: int) -> bool:
+    """Whether somebody has at least the RESERVED lock; as above."""
+    return _held(minor, inode, RESERVED_BYTE, RESERVED_BYTE) or is_exclusive(minor, inode)
+
+
+def _held(minor: int, inode: int, first: int, last: int) -> bool:
     try:
         lines = LOCKS.read_text("ascii").splitlines()
     except OSError:
         return True
-    return any(_covers(line, f"00:{minor:02x}:{inode}") for line in lines)
+    return any(_covers(line, f"00:{minor:02x}:{inode}", first, last) for line in lines)
 
 
-def _covers(line: str, file: str) -> bool:
+def _covers(line: str, file: str, first: int, last: int) -> bool:
     # 1: POSIX  ADVISORY  WRITE 4711 00:2f:17 1073741824 1073742335
     words = line.split()
     if words[3:4] != ["WRITE"] or words[5] != file:
         return False  # also who waits for a lock: "1: -> POSIX ..."
-    last = float("inf") if words[7] == "EOF" else int(words[7])
-    return int(words[6]) <= SHARED_FIRST and last >= SHARED_FIRST + SHARED_SIZE - 1
+    end = float("inf") if words[7] == "EOF" else int(words[7])
+    return int(words[6]) <= first and end >= last

@@ -21,7 +21,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from litemq.fs.capture import Gatekeeper
 from litemq.fs.files import DatabaseFile, File, JournalFile, Revoked, ShmFile, WalFile
 from litemq.fs.kernel_cache import CACHED_WRITES_S
-from litemq.fs.kernel_locks import is_exclusive
+from litemq.fs.kernel_locks import is_exclusive, is_written
 from litemq.fs.names import Kind, classify
 from litemq.fs.tree import ROOT_INODE, Tree
 from litemq.fs.virtual import VirtualFiles
@@ -66,10 +66,15 @@ class Operations(pyfuse3.Operations):
         self._next_handle = 1
         #: of the mount: the minor number of its device
         self._device = 0
+        self._after_a_death = False
 
-    def mounted(self, device: int) -> None:
-        """The mount has come into being, as the device 0:`device`."""
+    def mounted(self, device: int, *, after_a_death: bool) -> None:
+        """The mount has come into being, as the device 0:`device`.
+
+        `after_a_death`: programs may have files open in one that was there before.
+        """
         self._device = device
+        self._after_a_death = after_a_death
 
     # --- names and attributes
 
@@ -100,12 +105,15 @@ class Operations(pyfuse3.Operations):
         file = self._tree.by_inode.get(inode)
         if file is None:
             return self._virtual_attributes(inode)
-        if self.enable_writeback_cache and isinstance(file, WalFile):
-            await self._may_write_wal(ctx.pid)
+        if self.enable_writeback_cache and isinstance(file, (WalFile, JournalFile)):
+            await self._may_write(ctx.pid)
         return self._attributes(file)
 
-    async def _may_write_wal(self, pid: int) -> None:
-        """The kernel asks for a WAL's attributes before it takes a write into its cache."""
+    async def _may_write(self, pid: int) -> None:
+        """The kernel asks for a file's attributes before it takes a write into its cache.
+
+        Of databases everybody asks for them: what ends a transaction is what is refused.
+        """
         gatekeeper = self._gatekeeper
         if (gatekeeper.holding is None and not gatekeeper.fenced) or gatekeeper.is_actor(pid):
             return
@@ -160,6 +168,8 @@ class Operations(pyfuse3.Operations):
         writing = bool(flags & WRITE_FLAGS)
         if writing:
             self._check_may_write(file, ctx.pid)
+            if self.enable_writeback_cache and isinstance(file, JournalFile):
+                await self._may_write(ctx.pid)
         file.open(writing=writing)
         if flags & os.O_TRUNC and writing:
             try:
@@ -245,7 +255,7 @@ class Operations(pyfuse3.Operations):
     async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
         file = self._named(name)
         self._check_may_write(file, ctx.pid)
-        if isinstance(file, (ShmFile, WalFile)):
+        if ctx.pid:  # else it is in another PID namespace, of which /proc/locks does not tell
             self._check_not_in_use(file)
         await file.unlink()
         self._tree.detach(file)
@@ -345,9 +355,9 @@ class Operations(pyfuse3.Operations):
         return set(self._openers.values())
 
     def ask_before_writes(self) -> None:
-        """From now on the kernel asks before it takes a write to a WAL into its cache."""
+        """From now on the kernel asks before it takes a write to a WAL or a journal."""
         for file in self._tree.by_name.values():
-            if isinstance(file, WalFile) and file.lookups > 0:
+            if isinstance(file, (WalFile, JournalFile)) and file.lookups > 0:
                 with contextlib.suppress(OSError):  # the kernel knows no more of it
                     pyfuse3.invalidate_inode(file.inode, attr_only=True)
 
@@ -365,19 +375,31 @@ class Operations(pyfuse3.Operations):
             # first write.
             raise FUSEError(errno.EACCES)
 
-    def _check_not_in_use(self, file: ShmFile | WalFile) -> None:
+    def _check_not_in_use(self, file: File) -> None:
         """A connection into a mount that has died takes itself for the last one when it closes.
 
-        It deletes the WAL and its index by their names, here, where others use them.
+        It deletes the WAL and its index by their names, here, where others use them, or their
+        frames are all there is of a commit. A reader may take a live journal for a dead writer's.
         """
         database = self._tree.by_name.get(classify(file.name)[1])
-        used = any(
+        if database is None:
+            return
+        if isinstance(file, ShmFile) or (isinstance(file, WalFile) and not file.stat().st_size):
+            needed = self._in_use(file) and not is_exclusive(self._device, database.inode)
+        elif isinstance(file, WalFile):
+            needed = not is_exclusive(self._device, database.inode)
+        else:
+            stale = self._after_a_death and isinstance(file, JournalFile)
+            needed = stale and not is_written(self._device, database.inode)
+        if needed:
+            raise FUSEError(errno.EBUSY)
+
+    def _in_use(self, file: File) -> bool:
+        return any(
             (opened is file or (isinstance(opened, Revoked) and opened.file is file))
             and not self._gatekeeper.serves(self._openers[handle])
             for handle, (opened, _) in self._handles.items()
         )
-        if database is not None and used and not is_exclusive(self._device, database.inode):
-            raise FUSEError(errno.EBUSY)
 
     def _new_handle(self, file: File, writing: bool, pid: int) -> int:
         handle = self._next_handle
@@ -422,7 +444,7 @@ class Operations(pyfuse3.Operations):
         entry = _attributes_of(file.inode, file.stat(), CACHE_S)
         if self.enable_writeback_cache and not isinstance(file, ShmFile):  # that is mapped
             entry.attr_timeout = CACHED_WRITES_S
-            if isinstance(file, WalFile):
+            if isinstance(file, (WalFile, JournalFile)):
                 entry.attr_timeout = self._gatekeeper.cached_writes_s
         return entry
 

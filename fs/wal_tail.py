@@ -219,7 +219,7 @@ class WalTail:
         """The next committed transactions, some at a time; [] when there are no more.
 
         `chain`: go by the checksums, where there is no index. `blank_up_to`: see `valid_commits`.
-        Raises OSError.
+        Raises OSError, and FormatError if the WAL starts over or is cut while it is read.
         """
         if self._fd < 0 or self.doubt:
             return []
@@ -462,16 +462,17 @@ class WalTail:
             running=running,
             blank_up_to=blank_up_to,
         ):
-            self._running = commit.frame_checksum
             if len(commit.numbers) * size > LARGEST_RECORD_BYTES:
                 commits.append(self._huge(commit.end_frame))
+                self._running = commit.frame_checksum
                 break
             pages = [
-                (number, self._read(self._offset(frame) + FRAME_HEADER_BYTES, size))
+                (number, self._page_in(frame))
                 for number, frame in commit.newest.items()
                 if number <= commit.n_pages
             ]
             commits.append(self._taken_up_to(commit.end_frame, pages, commit.n_pages))
+            self._running = commit.frame_checksum
             taken_bytes += size * len(pages)
             if taken_bytes >= READ_BYTES:
                 break
@@ -486,6 +487,8 @@ class WalTail:
 
     def _huge(self, end_frame: int) -> WalCommit:
         overlay = self._overlay_of(self._taken + 1, end_frame)
+        if not overlay.n_pages or self._generation_changed():
+            raise FormatError("the WAL has been cut while it was read")
         return self._taken_up_to(end_frame, overlay.images(), overlay.n_pages)
 
     def _taken_up_to(
@@ -504,6 +507,13 @@ class WalTail:
             offset,
             size,
         )
+
+    def _page_in(self, frame: int) -> bytes:
+        assert self._header is not None
+        raw = self._read(self._offset(frame), FRAME_HEADER_BYTES + self._header.page_size)
+        if raw[8:16] not in (self._header.salts, BLANK_SALTS):
+            raise FormatError(f"WAL frame {frame} has been overwritten")
+        return raw[FRAME_HEADER_BYTES:]
 
     def _read(self, offset: int, size: int) -> bytes:
         return os.pread(self._fd, size, offset)

@@ -6,10 +6,14 @@ import contextlib
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from commands import environment, litemq
 from consul_server import ConsulServer
 from electorate import DATABASE, RETURN, Electorate, by_consul
 from nodes import Node
@@ -152,6 +156,50 @@ def test_replica_when_its_mount_is_killed_then_its_files_are_compared(
     assert cluster.settle() == []
 
 
+def test_replica_when_killed_and_promoted_at_once_then_its_files_were_compared(
+    elect: Callable[..., Electorate],
+) -> None:
+    """Its applier had written to a cache that is gone; it is no successor before it has looked."""
+    cluster = elect()
+    cluster.write()
+    for _ in range(3):
+        cluster.wait_acks(200)
+        replica = cluster.replicas[0]
+        cluster.kill(replica)
+        replica.start(ready=False)
+        eventually(lambda replica=replica: replica.status(), what="it answers")
+        litemq("promote", "--config", replica.config_path)
+    cluster.settle()
+
+
+def promotions(node: Node) -> list[Any]:
+    return node.logged("^election$", state="promoting")
+
+
+def test_successor_when_its_mount_dies_while_it_takes_over_then_it_serves_no_older_state(
+    elect: Callable[..., Electorate],
+) -> None:
+    """What the applier had cached there is gone, and the log is ahead of the file."""
+    cluster = elect()
+    cluster.announce("actor ended", "can't apply", "housekeeping failed", *RETURN)
+    cluster.announce("the role has not changed")
+    cluster.write()
+    for _ in range(4):
+        cluster.wait_acks(100)
+        replica = cluster.replicas[0]
+        fuse = replica.actor("fuse_capture").pid
+        before = len(promotions(replica))
+        asked = subprocess.Popen(
+            [sys.executable, "-m", "litemq", "promote", "--config", str(replica.config_path)],
+            env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        eventually(lambda node=replica, n=before: len(promotions(node)) > n, what="it takes over")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(fuse, signal.SIGKILL)
+        asked.wait(30)
+    cluster.settle()
+
+
 def test_application_when_its_primary_is_deposed_then_it_opens_the_database_anew(
     elect: Callable[..., Electorate],
 ) -> None:
@@ -177,16 +225,29 @@ def test_application_when_its_primary_is_deposed_then_it_opens_the_database_anew
     cluster.settle()
 
 
-@pytest.mark.parametrize("synchronous", ["FULL", "OFF"])
+@pytest.mark.parametrize(
+    ("mode", "synchronous"),
+    [
+        ("delete", "FULL"),
+        ("delete", "OFF"),
+        ("persist", "OFF"),
+        pytest.param("truncate", "OFF", marks=pytest.mark.torture),
+        pytest.param("persist", "FULL", marks=pytest.mark.torture),
+    ],
+)
 def test_transaction_when_the_lease_ends_before_its_journal_then_it_is_not_committed(
-    elect: Callable[..., Electorate], synchronous: str
+    elect: Callable[..., Electorate], mode: str, synchronous: str
 ) -> None:
-    """All its pages were written in time, perhaps to the cache alone; what ends it is refused."""
-    cluster = elect("FULL", mode="delete")
+    """All its pages were written in time, perhaps to the cache alone; what ends it is refused.
+
+    So is the next one, which would be cached as a whole.
+    """
+    cluster = elect("FULL", mode=mode)
     old = cluster.primary
     with old.connect(DATABASE) as app:
         app.script("CREATE TABLE bulk(x)", "INSERT INTO bulk VALUES(1)", "PRAGMA cache_size=2")
-        app.sql(f"PRAGMA synchronous={synchronous}")
+        app.script(f"PRAGMA journal_mode={mode}", f"PRAGMA synchronous={synchronous}")
+        app.sql("UPDATE bulk SET x = 1")
         cluster.agree(DATABASE)
         cluster.write(*cluster.replicas)
         app.script(
@@ -196,6 +257,9 @@ def test_transaction_when_the_lease_ends_before_its_journal_then_it_is_not_commi
         )
         with deposing(cluster, old):
             assert app.ask("attempt", "COMMIT", [])[0] == "error"
+            with old.connect(DATABASE, timeout_s=0.5) as other:
+                other.script(f"PRAGMA journal_mode={mode}", f"PRAGMA synchronous={synchronous}")
+                assert other.ask("attempt", "UPDATE bulk SET x = 2", [])[0] == "error"
     eventually(lambda: role(old) == "replica", what="the deposed one is a replica")
     cluster.settle()
     for node in cluster.nodes:

@@ -380,5 +380,17 @@ def test_connection_when_its_mount_has_died_then_its_end_leaves_the_next_ones_wa
             assert app.one("SELECT count(*) FROM t") == 22
     assert not (files / "a.db-wal").exists()
     cluster.agree("a.db")
+    with primary.connect("a.db") as idle:
+        assert idle.one("SELECT count(*) FROM t") == 22
+        primary.kill_actor("fuse_capture")
+        eventually(lambda: len(primary.logged("^mounted$")) == 3, what="it is mounted again")
+        primary.wait_ready()
+        dying = primary.connect("a.db")
+        dying.sql("INSERT INTO t VALUES(22)")
+        dying.kill()  # what it has committed is in the WAL alone, and nobody has that open
+        idle.close()
+        with primary.connect("a.db") as other:
+            assert other.one("SELECT count(*) FROM t") == 23
+    cluster.agree("a.db")
     (files / "a.db-wal").touch()
     primary.hands.ask("unlink", str(primary.mount / "a.db-wal"))

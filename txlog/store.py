@@ -448,6 +448,8 @@ class DatabaseLog:
 
     def enforce_retention(self, now_s: float, max_age_s: float, max_bytes: int) -> int:
         """Delete what is too old or too much; returns how many segments. The newest stays."""
+        if self._new_start is not None:
+            return 0  # all of them go with it; a first try may have moved the base already
         segments = [one for one in self._segments.segments() if one.last_txid >= one.first_txid]
         gone = retention.expired(segments, now_s, max_age_s, max_bytes)
         if not gone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from litemq.errors import FormatError
+from litemq.fs import wal_tail
 from litemq.fs.wal_tail import WalTail
 
 
@@ -49,3 +52,37 @@ def test_overlay_when_the_wal_has_ended_then_there_is_none(
         database.execute("UPDATE t SET x = 2")
     assert tail.overlay() is None
     assert tail.collect(chain=True) == [] if mode == "TRUNCATE" else tail.collect(chain=True)
+
+
+def test_huge_transaction_when_its_wal_is_cut_while_it_is_walked_then_nothing_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty WAL is no database without pages."""
+    monkeypatch.setattr(wal_tail, "LARGEST_RECORD_BYTES", 1 << 20)
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as db:
+        for statement in (
+            "PRAGMA journal_mode=wal",
+            "PRAGMA wal_autocheckpoint=0",
+            "PRAGMA synchronous=OFF",
+            "CREATE TABLE t(x)",
+        ):
+            db.execute(statement)
+        tail = WalTail(str(tmp_path / "a.db-wal"), None, cached=True)
+        assert tail.open()
+        tail.use_index(os.open(tmp_path / "a.db-shm", os.O_RDWR))
+        assert tail.collect(chain=False)
+        db.execute("BEGIN")
+        for _ in range(700):
+            db.execute("INSERT INTO t VALUES(randomblob(3000))")
+        db.execute("COMMIT")
+        walk = WalTail._end_of_commit
+
+        def cut(self: WalTail, first: int, last: int) -> int:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return walk(self, first, last)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(WalTail, "_end_of_commit", cut)
+            with pytest.raises(FormatError, match="cut"):
+                tail.collect(chain=False)
+        tail.close()
