@@ -328,9 +328,10 @@ class Config:
     def caches_writes(self) -> bool:
         """Whether the kernel keeps what programs write here until they ask for it to be synced.
 
-        On a replica that is what its applier writes.
+        Where the primary is elected that is so on every candidate, also while it is a replica.
         """
-        return self.mount.write_back and self.mount.fuse
+        may_serve = self.election.candidate if self.is_elected else self.is_primary
+        return self.mount.write_back and may_serve
 
     @property
     def primary_pub_address(self) -> str:

@@ -86,14 +86,16 @@ class FuseCapture:
             ask_before_writes=self._ask_before_writes,
         )
         self._taken_over = False
+        self._cached = config.caches_writes
         # what the gatekeeper's protocol calls for
         self.read_only = not primary
         self.capturing = primary
         self._closed = False
-        self._reserve = Reserve(self._layout.reserve) if config.caches_writes else None
+        #: a replica whose cache has gone with the mount before this one
+        self.unverified = self._cached and self._unclean and not primary
+        self._reserve = Reserve(self._layout.reserve) if self._cached else None
         #: when it was last said that the disk has no room for a page that nobody can refuse
         self._no_room_s = -math.inf
-        self._cached = config.caches_writes
         self._tree = Tree(self._layout.files, self, cached=self._cached)
         self._page_cache = PageCache(self._loop)
         self._late_close = LateClose()
@@ -223,9 +225,10 @@ class FuseCapture:
                 if not self._closed:
                     self._refused = errno
                     self._handed_over.look()
-            case m.AdmitWriter(pid=pid):
+            case m.AdmitWriter(pid=pid, compared=compared):
                 if self._mounted:
                     self._admitted = pid
+                    self.unverified = self.unverified and not compared
                     self._to_log.send(m.WriterAdmitted(pid))
             case m.SetRole(primary=primary, epoch=epoch, text=text):
                 self._primary_text = text.encode() + b"\n"

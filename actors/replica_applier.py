@@ -78,6 +78,8 @@ class ReplicaApplier:
         self._followed: dict[str, Followed] = {}
         #: by a mount, which may have died since
         self._was_admitted = False
+        #: the mount was told that no file is lost
+        self._told_compared = False
         self._unopened: set[str] = set()
         self._catching_up = CatchingUp(
             config,
@@ -225,12 +227,15 @@ class ReplicaApplier:
             case m.WriterAdmitted():
                 if not self._catching_up.admitted:
                     self._catching_up.admitted = self._was_admitted = True
+                    if self._config.caches_writes:
+                        for log_directory in sorted(self._layout.databases.iterdir()):
+                            self._follow(log_directory.name)  # to compare it, primary or not
                     self._reactor.later(0, self._look_around)
                     for followed in self._followed.values():
                         self._applying.open(followed)
             case m.CaptureStarted():
                 # a new mount: connections into the old one are dead
-                self._catching_up.admitted = False
+                self._catching_up.admitted = self._told_compared = False
                 for followed in self._followed.values():
                     followed.database.close_writer()
                     if self._config.caches_writes and self._was_admitted:
@@ -541,6 +546,7 @@ class ReplicaApplier:
     def _applied(self, followed: Followed) -> None:
         if followed.database.lost and followed.database.caught_up:
             self._look_around()
+        self._tell_compared()
         self._relaying.appended(followed)
         self._unacked.add(followed.database.name)
         followed.note_lag(time.monotonic())
@@ -641,6 +647,19 @@ class ReplicaApplier:
                 followed.look_failed = True
             else:
                 followed.look_failed = False
+        self._tell_compared()
+
+    def _tell_compared(self) -> None:
+        """Let programs read what a mount before this one may have left in pieces."""
+        if (
+            self._config.caches_writes
+            and self._catching_up.admitted
+            and not self._told_compared
+            and not any(each.database.lost for each in self._followed.values())
+            and self._to_fuse is not None
+        ):
+            self._told_compared = True
+            self._to_fuse.send(m.AdmitWriter(os.getpid(), compared=True))
 
     def _compare_file(self, followed: Followed) -> None:
         database = followed.database

@@ -224,7 +224,6 @@ class WalCapture:
             # the mount is gone (it comes back with a resynchronisation), or the file can't be read
             self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
             tail.failed = True
-            self._on_rewound(tracked)  # frames may count as taken that were not read
             tail.close_index()
             if self._cached is not None:
                 self.open_index(tracked)

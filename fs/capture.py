@@ -235,6 +235,10 @@ class Gatekeeper(Protocol):
         """Set while writers are to wait; they go on when it happens."""
 
     @property
+    def unverified(self) -> bool:
+        """Whether the files may be of several earlier states: nobody is to read them yet."""
+
+    @property
     def cached_writes_s(self) -> float:
         """How long the kernel may take writes to a WAL into its cache without asking (seconds)."""
 

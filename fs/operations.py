@@ -166,6 +166,13 @@ class Operations(pyfuse3.Operations):
         if file is None:
             return self._open_virtual(inode, flags)
         writing = bool(flags & WRITE_FLAGS)
+        gatekeeper = self._gatekeeper
+        if (
+            gatekeeper.unverified
+            and isinstance(file, DatabaseFile)
+            and not gatekeeper.is_actor(ctx.pid)
+        ):
+            raise FUSEError(errno.EBUSY)
         if writing:
             self._check_may_write(file, ctx.pid)
             if self.enable_writeback_cache and isinstance(file, JournalFile):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from litemq.errors import FormatError
@@ -489,7 +489,15 @@ class WalTail:
         overlay = self._overlay_of(self._taken + 1, end_frame)
         if not overlay.n_pages or self._generation_changed():
             raise FormatError("the WAL has been cut while it was read")
-        return self._taken_up_to(end_frame, overlay.images(), overlay.n_pages)
+        before = self._taken
+
+        def images() -> Iterator[tuple[int, bytes]]:
+            yield from overlay.images()
+            self._taken = end_frame  # and not before: a failure leaves it to the next look
+
+        commit = self._taken_up_to(end_frame, images(), overlay.n_pages)
+        self._taken = before
+        return commit
 
     def _taken_up_to(
         self, end_frame: int, pages: Iterable[tuple[int, bytes]], n_pages: int

@@ -148,6 +148,7 @@ def test_replica_when_its_mount_is_killed_then_its_files_are_compared(
     cluster = elect()
     cluster.announce("actor ended", "can't apply", "housekeeping failed", *RETURN)
     cluster.write()
+    cluster.read()  # until then nobody can read them: no reader goes back
     for _ in range(3):
         cluster.wait_acks(100)
         replica = cluster.replicas[0]
@@ -162,6 +163,7 @@ def test_replica_when_killed_and_promoted_at_once_then_its_files_were_compared(
     """Its applier had written to a cache that is gone; it is no successor before it has looked."""
     cluster = elect()
     cluster.write()
+    cluster.read()
     for _ in range(3):
         cluster.wait_acks(200)
         replica = cluster.replicas[0]

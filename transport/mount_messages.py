@@ -190,9 +190,13 @@ class LogStalled(Message, frozen=True):
 
 
 class AdmitWriter(Message, frozen=True):
-    """This process alone may write on a replica."""
+    """This process alone may write on a replica.
+
+    `compared`: and it has found that the files are what their logs say, since the mount began.
+    """
 
     pid: Count
+    compared: bool = False
 
 
 class WriterAdmitted(Message, frozen=True):
