@@ -17,7 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from litemq.errors import FormatError, GapError
-from litemq.txlog import ltx, new_start, retention
+from litemq.txlog import ltx, new_start, recovery, retention
 from litemq.txlog.checksums import (
     CHECKSUM_FLAG,
     EMPTY,
@@ -39,8 +39,6 @@ from litemq.txlog.state import State, current_boot_id, load
 
 LOG_FOLDER = "log"
 CHECKSUMS_FILE = "pages.sum"
-_LARGE_GROUP = 4096  # records
-_REDO_WINDOWS = (1, 8, 64, 512, 4096, 1 << 20)  # newest records redone until the checksums add up
 
 
 class DatabaseLog:
@@ -119,7 +117,7 @@ class DatabaseLog:
             segments.reset()
             state.resetting = False
             state.suspect = True
-        _align(directory, state, segments, adopt=not on_disk)
+        recovery.align(directory, state, segments, adopt=not on_disk)
         checksums = PageChecksums(directory / CHECKSUMS_FILE, 0)
         try:
             log = cls(directory, state, segments, checksums, node_id)
@@ -131,7 +129,8 @@ class DatabaseLog:
                 )
             # The page checksums may be ahead of a torn log: it has lost records that the database
             # has, and redoing older ones would hide that.
-            cut = segments.torn_bytes > 0 and not log._checksums_are_in_log()
+            torn = segments.torn_bytes > 0
+            cut = torn and not recovery.are_in_log(checksums, segments, log.head)
             if not log._recover_checksums() or cut or (power_lost and not is_new):
                 state.suspect = True
             log.trusted = not state.suspect
@@ -456,7 +455,7 @@ class DatabaseLog:
             return 0
         first = segments[len(gone)]
         # the base moves first: segments before it are deleted at the next start if we die here
-        _move_base(self.state, first.path)
+        recovery.move_base(self.state, first.path)
         self.state.save(self.directory)
         return self._segments.drop_before(first.first_txid)
 
@@ -519,90 +518,12 @@ class DatabaseLog:
         self.head = Position(epoch, header.max_txid, ltx.post_checksum_of(last))
         self.page_size, self.n_pages = header.page_size, header.commit
 
-    def _checksums_are_of_head(self) -> bool:
-        self.checksums.resize(self.n_pages)
-        return self.checksums.total() == (self.head.checksum or EMPTY)
-
-    def _checksums_are_in_log(self) -> bool:
-        """Whether pages.sum stands at the head or at one of the newest records.
-
-        A writer that was killed in the middle of a group leaves it before the group.
-        """
-        records = self._segments.newest(_LARGE_GROUP)
-        before = [ltx.peek(record).pre_checksum for record in records]
-        stands = self.checksums.total_of_file()
-        return any(stands == (each or EMPTY) for each in (self.head.checksum, *before))
-
     def _recover_checksums(self) -> bool:
-        """Bring pages.sum to the head by redoing the newest records; False, and emptied, if it does
-        not get there.
-        """
-        sums = self.checksums
-        wanted = self.head.checksum or EMPTY
-        if not self._checksums_are_of_head():
-            for window in _REDO_WINDOWS:
-                if self._redo(window) < window or sums.total() == wanted:
-                    break
-        found = sums.total() == wanted
-        if not found:
-            sums.resize(0)
-            sums.resize(self.n_pages)
-            self._lost = True
-        sums.clear_beyond_end()
-        self._staged = StagedChecksums(sums, self.n_pages)
+        """Whether the page checksums are those of the head; else they are lost."""
+        found = recovery.redo(self.checksums, self._segments, self.head, self.n_pages)
+        self._lost = not found
+        self._staged = StagedChecksums(self.checksums, self.n_pages)
         return found
-
-    def _redo(self, count: int) -> int:
-        """Set the newest records' page checksums again; returns how many records there were."""
-        sums = self.checksums
-        done = 0
-        try:
-            for record in self._segments.newest(count):
-                transaction = ltx.decode(record)
-                sums.resize(transaction.header.commit)
-                for pgno, data in transaction.pages:
-                    sums.set(pgno, page_checksum(pgno, data))
-                done += 1
-        except FormatError:
-            done = 0  # damage before the tail: who reads that record will say so
-        sums.resize(self.n_pages)
-        return done
-
-
-def _align(directory: Path, state: State, segments: SegmentWriter, *, adopt: bool) -> None:
-    """Make the base and the first record meet: finish an interrupted retention, refuse a foreign
-    log.
-    """
-    if not segments.last_txid:
-        return
-    if adopt:
-        _move_base(state, segments.segments()[0].path)
-        return
-    segments.drop_before(state.base.txid + 1)
-    first = segments.first_txid
-    header = _first_header(segments.segments()[0].path)
-    if first != state.base.txid + 1 or header.pre_checksum != state.base.checksum:
-        raise FormatError(
-            f"the log in {directory} starts with TXID {first}, "
-            f"but its state.json says that it follows {state.base.text}"
-        )
-
-
-def _first_header(path: Path) -> Header:
-    try:
-        with path.open("rb") as file:
-            return ltx.peek(file.read(ltx.HEADER_SIZE))
-    except OSError as error:
-        raise storage_error(error, "read", path) from error
-
-
-def _move_base(state: State, first_segment: Path) -> None:
-    """The log will start with that segment. The size at its base is not known any more."""
-    header = _first_header(first_segment)
-    txid = header.min_txid - 1
-    state.base = Position(state.epochs.at(txid), txid, header.pre_checksum)
-    state.page_size = header.page_size
-    state.n_pages = 0
 
 
 def _epochs_up_to(epochs: EpochTable | None, position: Position) -> EpochTable:
