@@ -389,8 +389,8 @@ class Operations(pyfuse3.Operations):
         frames are all there is of a commit. A reader may take a live journal for a dead writer's.
         """
         database = self._tree.by_name.get(classify(file.name)[1])
-        if database is None:
-            return
+        if database is None or not database.stat().st_size:
+            return  # beside an empty database SQLite deletes a WAL of another one
         if isinstance(file, ShmFile) or (isinstance(file, WalFile) and not file.stat().st_size):
             needed = self._in_use(file) and not is_exclusive(self._device, database.inode)
         elif isinstance(file, WalFile):

@@ -545,3 +545,19 @@ def test_connection_when_the_mount_is_read_by_another_user_then_modes_are_kept(
             mode = succeed("stat", "-c", "%a", f"{name}{suffix}", directory=shared.primary.mount)
             assert mode == "644\n"
     shared.agree(name)
+
+
+def test_wal_when_it_stands_beside_an_empty_database_then_sqlite_may_delete_it(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """It is another database's, left behind: no lock is held for that."""
+    cluster = new_cluster()
+    primary = cluster.primary
+    with primary.connect("a.db") as app:
+        app.script("PRAGMA journal_mode=wal", "CREATE TABLE t(x)")
+        left = (primary.data_dir / "files" / "a.db-wal").read_bytes()
+    primary.hands.ask("write", str(primary.mount / "b.db-wal"), {"hex": left.hex()}, 0)
+    with primary.connect("b.db") as app:
+        app.script("CREATE TABLE u(x)", "INSERT INTO u VALUES(1)")
+        assert app.one("SELECT count(*) FROM u") == 1
+        cluster.agree("b.db")
