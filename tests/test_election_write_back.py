@@ -109,7 +109,14 @@ def test_primary_when_told_to_stop_then_it_hands_over_and_nothing_is_lost(
     assert cluster.settle() == []
 
 
-@pytest.mark.parametrize("actor", ["fuse_capture", "log_writer", "election_watcher"])
+@pytest.mark.parametrize(
+    "actor",
+    [
+        "fuse_capture",
+        pytest.param("log_writer", marks=pytest.mark.torture),
+        pytest.param("election_watcher", marks=pytest.mark.torture),
+    ],
+)
 def test_primary_when_one_of_its_actors_is_killed_then_writes_go_on(
     elect: Callable[..., Electorate], actor: str
 ) -> None:
@@ -230,7 +237,7 @@ def test_application_when_its_primary_is_deposed_then_it_opens_the_database_anew
 @pytest.mark.parametrize(
     ("mode", "synchronous"),
     [
-        ("delete", "FULL"),
+        pytest.param("delete", "FULL", marks=pytest.mark.torture),
         ("delete", "OFF"),
         ("persist", "OFF"),
         pytest.param("truncate", "OFF", marks=pytest.mark.torture),

@@ -106,7 +106,7 @@ def test_file_when_a_huge_one_is_copied_in_then_it_is_replicated(
             assert exported.one("SELECT count(*) FROM t") == 1201
 
 
-@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.parametrize("mode", ["wal", pytest.param("delete", marks=pytest.mark.torture)])
 def test_log_writer_when_it_is_killed_meanwhile_then_the_next_one_completes(
     new_cluster: Callable[..., Cluster], mode: str
 ) -> None:
