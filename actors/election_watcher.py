@@ -30,7 +30,7 @@ from litemq.election import events as e
 from litemq.election.members import Holder
 from litemq.election.opening import open_lease
 from litemq.election.rules import Rules
-from litemq.fs.kernel_cache import CLOCK_S, WAL_WRITES_S
+from litemq.fs.kernel_cache import CLOCK_S, LEASED_WRITES_S
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
@@ -149,7 +149,7 @@ class ElectionWatcher:
         lifeline.end_after(self._legacy_s)  # again: a sign of life may just have set it
         if lifeline.has_ended(self._legacy_s):
             if self._config.caches_writes:
-                time.sleep(WAL_WRITES_S + CLOCK_S)  # its programs go on in the kernel's cache
+                time.sleep(LEASED_WRITES_S + CLOCK_S)  # its programs go on in the kernel's cache
             self._service.bequeath()
             self._log.info("the node has died; its part in the election is ended")
 

@@ -192,8 +192,10 @@ class FileCapture:
         finally:
             tail.close()
 
-    def settle(self, tracked: Tracked) -> bool:
+    def settle(self, tracked: Tracked, *, fenced: bool) -> bool:
         """Take all that is committed, at the end; false if somebody may be about to end a commit.
+
+        `fenced`: the mount refuses commits.
 
         In WAL mode a commit ends in shared memory: writers that are refused cannot begin, but one
         that was stopped behind its last frame may publish it when it wakes. And frames whose writer
@@ -205,6 +207,9 @@ class FileCapture:
         being_written = wal.being_written
         self._wals.take_published(tracked)
         seen = wal.has_index or wal.exclusive
+        if fenced and self._cached and not being_written and wal.was_read and wal.has_index:
+            wal.strike_out()  # a commit that was refused its sync; the index will be another
+            return tracked.comparing is None
         return not (being_written or wal.unpublished) and seen and tracked.comparing is None
 
     def hand_back(self, tracked: Tracked) -> None:

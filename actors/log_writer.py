@@ -146,7 +146,7 @@ class LogWriter:
         settled = []
         for tracked in self._tracked.values():
             with contextlib.suppress(LiteMQError, OSError):  # compared by whoever comes next
-                if self._files.settle(tracked):
+                if self._files.settle(tracked, fenced=self._succeeded):
                     settled.append(tracked)
         self._group.flush()
         for tracked in self._tracked.values():

@@ -9,14 +9,18 @@ fuse_update_attributes() in fs/fuse of the Linux kernel.
 
 from __future__ import annotations
 
-#: of all files but a WAL (seconds)
+import math
+
+#: where the primary is fixed, and of databases anywhere (seconds)
 CACHED_WRITES_S = 0.2
-#: of a WAL: 50 calls a second while it is written
-WAL_WRITES_S = 0.02
+#: of WALs and journals where it is elected: 50 calls a second while one is written
+LEASED_WRITES_S = 0.02
 #: by so much the kernel may let a write in too late: its clock has ticks of up to 10 ms, and rounds
 CLOCK_S = 0.025
 
 
 def lifetime_s(left_s: float) -> float:
     """Of a WAL's attributes, when commits are accepted for so many seconds more."""
-    return max(min(left_s - CLOCK_S, WAL_WRITES_S), 0.0)
+    if left_s == math.inf:
+        return CACHED_WRITES_S
+    return max(min(left_s - CLOCK_S, LEASED_WRITES_S), 0.0)

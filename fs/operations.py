@@ -241,8 +241,9 @@ class Operations(pyfuse3.Operations):
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         # what the kernel has cached was taken before, and somebody may wait until it has come
-        if not self.enable_writeback_cache and self._handles[fh][0].guarded:
-            await self._held()
+        holding = None if self.enable_writeback_cache else self._gatekeeper.holding
+        if holding is not None and self._handles[fh][0].guarded:
+            await holding.wait()
         try:
             return await self._handles[fh][0].write(off, buf)
         except OSError as error:
@@ -262,7 +263,8 @@ class Operations(pyfuse3.Operations):
     async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
         file = self._named(name)
         self._check_may_write(file, ctx.pid)
-        if ctx.pid:  # else it is in another PID namespace, of which /proc/locks does not tell
+        # pid 0 is in another PID namespace, of which /proc/locks does not tell
+        if ctx.pid and (isinstance(file, (ShmFile, WalFile)) or self._after_a_death):
             self._check_not_in_use(file)
         await file.unlink()
         self._tree.detach(file)

@@ -288,6 +288,13 @@ class WalTail:
         index = os.pread(self._index_fd, INDEX_HEADER_BYTES, 0)
         os.pwrite(self._index_fd, sealed_index(index), 0)
         self.sealed = True
+        self.strike_out()
+
+    def strike_out(self) -> None:
+        """See to it that no frame behind what has been taken is a commit to SQLite's recovery.
+
+        For whoever knows that nobody writes.
+        """
         behind = self.captured_end
         with contextlib.suppress(OSError):  # nobody recovers what a dead mount holds
             if behind and os.pread(self._fd, FRAME_HEADER_BYTES, behind).strip(b"\0"):

@@ -9,7 +9,7 @@ import pytest
 from sql_process import SqlProcess
 
 from litemq.fs import kernel_locks
-from litemq.fs.kernel_cache import WAL_WRITES_S, lifetime_s
+from litemq.fs.kernel_cache import CACHED_WRITES_S, LEASED_WRITES_S, lifetime_s
 
 LINES = """\
 1: POSIX  ADVISORY  WRITE 4711 00:2f:17 1073741824 1073742335
@@ -61,7 +61,13 @@ def test_locks_when_the_kernel_does_not_tell_then_nobody_is_kept_from_anything(
 
 @pytest.mark.parametrize(
     ("left_s", "lifetime"),
-    [(float("inf"), WAL_WRITES_S), (1.0, WAL_WRITES_S), (0.03, 0.005), (0.02, 0.0), (-5.0, 0.0)],
+    [
+        (float("inf"), CACHED_WRITES_S),
+        (1.0, LEASED_WRITES_S),
+        (0.03, 0.005),
+        (0.02, 0.0),
+        (-5.0, 0.0),
+    ],
 )
 def test_attributes_when_a_lease_ends_then_they_do_not_outlive_it(
     left_s: float, lifetime: float
