@@ -196,12 +196,14 @@ class WalCapture:
     # --- taking
 
     def take(self, tracked: Tracked, tail: WalTail, *, chain: bool, blank_up_to: int = 0) -> bool:
-        """Prepare a record of every commit that is there; false if there was none.
+        """Prepare a record of every commit that is there now; false if there was none.
 
+        Not of those that come meanwhile: a writer may be faster, and others wait for this actor.
         `tail.failed` tells whether it could not be read to its end.
         """
         any_taken = tail.failed = False
         try:
+            published = None
             commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
             if tail.rewound:
                 tail.rewound = False
@@ -219,6 +221,9 @@ class WalCapture:
                     any_taken = True
                 self._group.flush_if_large(tracked)
                 self._beat()
+                published = published or tail.published(chain=chain)
+                if tail.has_taken(published):
+                    break
                 commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
         except OSError as error:
             # the mount is gone (it comes back with a resynchronisation), or the file can't be read

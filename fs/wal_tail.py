@@ -230,6 +230,26 @@ class WalTail:
             return []
         return self._collect_published(index)
 
+    def published(self, *, chain: bool) -> tuple[bytes, int] | None:
+        """How far commits go at this moment, at most: the generation's salts, a place in the file.
+
+        None if that can't be told. `chain`: as in `collect`. Raises OSError.
+        """
+        if chain:
+            header = self._read_header()
+            return None if header is None else (header.salts, os.fstat(self._fd).st_size)
+        index = self._index()
+        if index is None:
+            return None
+        return index.salts, frame_offset(index.mx_frame + 1, index.page_size)
+
+    def has_taken(self, published: tuple[bytes, int] | None) -> bool:
+        """Whether all that was `published` then has been taken; not what has come since."""
+        if published is None or self._header is None:
+            return False
+        salts, end = published
+        return self._header.salts != salts or self.captured_end >= end
+
     def skip(self) -> None:
         """Count everything that is committed as taken.
 

@@ -1,0 +1,75 @@
+"""The log writer reads what was committed, and comes back to its messages."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from litemq.actors import wal_capture
+from litemq.actors.layout import Layout
+from litemq.actors.wal_capture import WalCapture
+from litemq.fs import wal_tail
+from litemq.fs.wal_tail import WalTail
+
+#: more commits than this while one look lasts, and it would never end
+MOST = 200
+
+
+class Group:
+    """Where commits go: while one is prepared, a program has committed more."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self.rows = 0
+
+    def prepare(self, *_: Any, **__: Any) -> bool:
+        assert self.rows < MOST, "it goes on as long as there are new ones"
+        for _ in range(2):
+            self._database.execute("INSERT INTO t VALUES(randomblob(500))")
+            self.rows += 1
+        return True
+
+    def flush_if_large(self, _tracked: Any) -> None:
+        """Nothing is logged."""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode=wal")
+        database.execute("PRAGMA wal_autocheckpoint=0")
+        database.execute("CREATE TABLE t(x)")
+        yield database
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_look_when_a_program_commits_faster_than_it_is_read_then_it_ends(
+    database: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chain: bool
+) -> None:
+    """With all that was there; what has come meanwhile is for the next one."""
+    monkeypatch.setattr(wal_tail, "READ_BYTES", 1)
+    monkeypatch.setattr(wal_capture, "WriteWatch", lambda: SimpleNamespace(fd=-1))
+    for _ in range(10):
+        database.execute("INSERT INTO t VALUES(1)")
+    reactor: Any = SimpleNamespace(on_readable=lambda *_: None)
+    group: Any = Group(database)
+    nobody: Any = None
+    wals = WalCapture(
+        group, reactor, nobody, Layout(tmp_path),
+        mount_path=str, on_rewound=print, on_doubt=print, beat=lambda: None,
+    )  # fmt: skip
+    with closing(WalTail(str(tmp_path / "a.db-wal"), None)) as tail:
+        assert tail.open()
+        tail.use_index(os.open(tmp_path / "a.db-shm", os.O_RDWR))
+        tracked: Any = SimpleNamespace(name="a.db", comparing=None)
+        published = tail.published(chain=chain)
+        assert wals.take(tracked, tail, chain=chain)
+        assert tail.has_taken(published)
+        assert not tail.has_taken(tail.published(chain=chain))
