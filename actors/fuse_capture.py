@@ -24,6 +24,7 @@ from litemq.actors.proc import parent_of
 from litemq.config import Config
 from litemq.fs import mount
 from litemq.fs.capture import Commit, DatabaseCapture
+from litemq.fs.deletions import Deletions
 from litemq.fs.files import DatabaseFile, ShmFile, WalFile
 from litemq.fs.late_close import LateClose
 from litemq.fs.operations import Operations
@@ -131,7 +132,7 @@ class FuseCapture:
         self._session.mount(self._operations)
         entry = mount.find_mount(str(self._config.mount.path))
         device = 0 if entry is None else entry.minor
-        self._operations.mounted(device, after_a_death=self._after_a_death)
+        self._operations.mounted(Deletions(device, after_a_death=self._after_a_death))
         self._mounted = True
         self._log.info("mounted", path=str(self._config.mount.path))
         self._alive()

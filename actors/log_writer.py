@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from litemq import log
 from litemq.actors import heap
+from litemq.actors.barriers import Barriers
 from litemq.actors.cached_writes import CachedWrites
 from litemq.actors.file_capture import FileCapture
 from litemq.actors.file_check import FileCheck
@@ -41,8 +42,6 @@ HEARTBEAT_S = 0.25
 SYNC_S = 1.0
 RETENTION_S = 5.0
 ACK_S = 0.05
-#: how long a barrier waits for comparisons under way
-BARRIER_PATIENCE_S = 2.0
 
 
 class LogWriter:
@@ -111,7 +110,14 @@ class LogWriter:
         self._incarnation = 0
         self._ready = False
         self._acknowledge = 0
-        self._barriers: dict[int, m.Barrier | m.CompleteLog] = {}
+        self._barriers = Barriers(
+            self._group,
+            self._reactor,
+            self._tracked,
+            mounted=lambda: self._mounted,
+            ask_report=self._ask_behind_everything,
+            take_published=self._wals.take_published,
+        )
         #: the node stops, and nobody may commit to a cached WAL any more
         self._sealing = False
         #: the node goes on, and an applier with the log
@@ -238,15 +244,15 @@ class LogWriter:
             case m.PublisherStarted():
                 self._group.announce(self._tracked.values())
             case m.Barrier():
-                self._barrier(message)
+                self._barriers.ask(message)
             case m.CompleteLog(primary=primary):
                 if not primary:  # else it was meant for the applier before us
                     self._succeeded = True
-                    self._barrier(message)
+                    self._barriers.ask(message)
             case m.Follow():
                 pass  # as that: still on its way when the applier ended
             case m.CaptureEcho(token=number):
-                self._barrier_reached(number)
+                self._reported(number)
             case _:
                 return False
         return True
@@ -333,8 +339,7 @@ class LogWriter:
                 self._cached.opened(name)
         if message.mounted or message.taken_over:
             self._rejoin(message)
-        for number in self._barriers:
-            self._ask_behind_everything(number)
+        self._barriers.agreed()
         self._group.after(None, self._report_ready)
 
     def _report_ready(self, errno: int) -> None:
@@ -472,16 +477,7 @@ class LogWriter:
             if deleted:
                 self._log.info("deleted old log segments", db=tracked.name, segments=deleted)
 
-    # --- barriers
-
-    def _barrier(self, message: m.Barrier | m.CompleteLog) -> None:
-        if self._group.agreed and not self._mounted:
-            self._answer_barrier(message)
-            return
-        number = secrets.randbits(62)
-        self._barriers[number] = message
-        if self._group.agreed:  # else it is asked when we agree: the mount may know of commits
-            self._ask_behind_everything(number)
+    # --- what was asked of the mount
 
     def _ask_behind_everything(self, number: int) -> None:
         if self._cached is None:
@@ -489,41 +485,11 @@ class LogWriter:
         else:
             self._cached.write_out_all(lambda: self._ask_report(number))
 
-    def _barrier_reached(self, number: int) -> None:
-        message = self._barriers.pop(number, None)
-        if message is None:
+    def _reported(self, number: int) -> None:
+        if not self._barriers.reached(number):
             self._files.reported(number)
             if self._cached is not None:
                 self._cached.reported(number)
-        else:
-            self._answer_when_compared(message, time.monotonic() + BARRIER_PATIENCE_S)
-
-    def _answer_when_compared(self, message: m.Barrier | m.CompleteLog, deadline_s: float) -> None:
-        """A comparison may wait for a transaction that takes its time: then go on without it."""
-        asked = self._concerned(message)
-        if any(t.comparing is not None for t in asked) and time.monotonic() < deadline_s:
-            self._reactor.later(0.005, lambda: self._answer_when_compared(message, deadline_s))
-            return
-        for tracked in self._tracked.values():
-            self._wals.take_published(tracked)
-        self._answer_barrier(message)
-
-    def _concerned(self, message: m.Barrier | m.CompleteLog) -> list[Tracked]:
-        if isinstance(message, m.CompleteLog) or not message.database:
-            return list(self._tracked.values())
-        return [each for each in self._tracked.values() if each.name == message.database]
-
-    def _answer_barrier(self, message: m.Barrier | m.CompleteLog) -> None:
-        def answer(_errno: int) -> None:
-            reply = Sender(message.reply_to)
-            if isinstance(message, m.CompleteLog):
-                reply.send(m.LogCompleted("", message.epoch))
-            else:
-                heads = [each.wire_head for each in self._concerned(message) if each.log.head.txid]
-                reply.send(m.BarrierReached(message.request, heads))
-            reply.close()
-
-        self._group.after(None, answer)
 
 
 def make(config: Config, *, epoch: int) -> Callable[[], int]:

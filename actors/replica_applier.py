@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from litemq import log
-from litemq.actors import heap
 from litemq.actors.applying import Applying
 from litemq.actors.catching_up import CatchingUp
 from litemq.actors.followed import Followed
@@ -23,12 +22,13 @@ from litemq.actors.following import Phase, Step
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout, application_file
 from litemq.actors.parents import Parents, loop
+from litemq.actors.presence import Presence
 from litemq.actors.reactor import Reactor
 from litemq.actors.relaying import Relaying
 from litemq.actors.replica_database import ReplicaDatabase
+from litemq.actors.upkeep import Upkeep
 from litemq.config import Config, pub_address, request_address
 from litemq.errors import LiteMQError, StorageError
-from litemq.fs.dbpage import BusyError
 from litemq.fs.names import is_database_name
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
@@ -40,16 +40,9 @@ HEARTBEAT_S = 0.25
 #: a sign of life that says nothing new is given this often, more often if the supervisor is strict
 QUIET_S = 1.0
 PRESENCE_S = 0.5
-#: transactions are acknowledged at once, but no more often than this
-ACK_S = 0.005
-#: and so long at once, when the primary waits for it
-HURRY_S = 1.0
 #: how long a node that takes over may need to apply the rest of its log
 COMPLETE_S = 2.0
 COMPLETE_LOOK_S = 0.002
-LOOK_S = 1.0
-SYNC_S = 1.0
-RETENTION_S = 5.0
 #: a primary that has not been heard for this long is not there
 PRIMARY_SILENT_S = 3.0
 
@@ -76,10 +69,6 @@ class ReplicaApplier:
             Sender(endpoints.records) if config.stream.relay else None, epoch=self._epoch
         )
         self._followed: dict[str, Followed] = {}
-        #: by a mount, which may have died since
-        self._was_admitted = False
-        #: the mount was told that no file is lost
-        self._told_compared = False
         self._unopened: set[str] = set()
         self._catching_up = CatchingUp(
             config,
@@ -96,6 +85,20 @@ class ReplicaApplier:
             self._catching_up,
             applied=self._applied,
             appended=self._relaying.appended,
+            beat=self._beat,
+        )
+        self._presence = Presence(
+            config, self._reactor, followed=self._followed, send=self._catching_up.send
+        )
+        self._upkeep = Upkeep(
+            config,
+            self._reactor,
+            self._helper,
+            followed=self._followed,
+            catching_up=self._catching_up,
+            to_fuse=self._to_fuse,
+            epoch=lambda: self._epoch,
+            checked=self._look_ready,
             beat=self._beat,
         )
         self._catching_up.admitted = not config.mount.fuse
@@ -115,10 +118,6 @@ class ReplicaApplier:
         self._connected = False
         self._targets: dict[str, int] | None = None
         self._ready = False
-        self._unacked: set[str] = set()
-        self._ack_scheduled = False
-        self._acked_s = 0.0
-        self._hurried_until_s = 0.0
         self._old_epoch_warned = 0
         #: the node goes on, and a log writer with the log
         self._succeeded = False
@@ -136,14 +135,12 @@ class ReplicaApplier:
         reactor.after_events(self._applying.apply)
         reactor.every(HEARTBEAT_S, self._alive)
         reactor.every(PRESENCE_S, self._present)
-        reactor.every(LOOK_S, self._look_around)
-        reactor.every(SYNC_S, self._sync)
-        reactor.later(RETENTION_S, self._retain)
+        self._upkeep.begin()
         self._admit()
         if not self._config.is_elected:
             self._follow_primary("", self._config.static_primary)
         reactor.run()
-        self._send_presence(leaving=True)
+        self._presence.tell(leaving=True)
         for followed in self._followed.values():
             followed.drop_repair()
             followed.database.close(clean=not self._succeeded)
@@ -226,20 +223,14 @@ class ReplicaApplier:
         match message:
             case m.WriterAdmitted():
                 if not self._catching_up.admitted:
-                    self._catching_up.admitted = self._was_admitted = True
-                    if self._config.caches_writes:
-                        for log_directory in sorted(self._layout.databases.iterdir()):
-                            self._follow(log_directory.name)  # to compare it, primary or not
-                    self._reactor.later(0, self._look_around)
+                    self._catching_up.admitted = True
+                    self._upkeep.admitted()
                     for followed in self._followed.values():
                         self._applying.open(followed)
             case m.CaptureStarted():
                 # a new mount: connections into the old one are dead
-                self._catching_up.admitted = self._told_compared = False
-                for followed in self._followed.values():
-                    followed.database.close_writer()
-                    if self._config.caches_writes and self._was_admitted:
-                        followed.database.lose()
+                self._catching_up.admitted = False
+                self._upkeep.mount_died()
                 self._admit()
                 if self._primary:
                     self._show_primary()
@@ -338,7 +329,7 @@ class ReplicaApplier:
                 pub_address(address), hwm=self._config.stream.hwm * 16, on_garbage=self._garbage
             )
             self._reactor.on_message(self._stream, self._from_stream)
-            self._send_presence()
+            self._presence.tell()
 
     def _complete(self, asked: m.CompleteLog, deadline_s: float) -> None:
         """Apply all that is in the log, then say so; or why that can't be done."""
@@ -425,8 +416,7 @@ class ReplicaApplier:
         now = time.monotonic()
         self._parents.heard(now, orphan=message.orphan)
         if message.drain:
-            self._hurried_until_s = now + HURRY_S
-            self._send_presence()
+            self._presence.hurry()
         primary = message.above[0] if message.above else message.node
         if not message.orphan:
             self._heard_s = now
@@ -544,19 +534,10 @@ class ReplicaApplier:
                 self._live_records(message, [data])
 
     def _applied(self, followed: Followed) -> None:
-        if followed.database.lost and followed.database.caught_up:
-            self._look_around()
-        self._tell_compared()
+        self._upkeep.applied(followed)
         self._relaying.appended(followed)
-        self._unacked.add(followed.database.name)
         followed.note_lag(time.monotonic())
-        if not self._ack_scheduled:
-            self._ack_scheduled = True
-            now = time.monotonic()
-            hurried = now < self._hurried_until_s
-            self._reactor.later(
-                0 if hurried else max(0.0, self._acked_s + ACK_S - now), self._acknowledge
-            )
+        self._presence.applied(followed.database.name)
         self._look_ready()
 
     def _look_ready(self) -> None:
@@ -573,19 +554,13 @@ class ReplicaApplier:
 
     # --- telling the primary
 
-    def _acknowledge(self) -> None:
-        self._ack_scheduled = False
-        self._acked_s = time.monotonic()
-        names, self._unacked = self._unacked, set()
-        self._send_presence(names)
-
     def _present(self) -> None:
         now = time.monotonic()
         if now - self._presented_s < 2 * PRESENCE_S:
             self._look_for_silence(now)
         # else: this process was busy or stopped, and what came meanwhile waits to be read
         self._presented_s = now
-        self._send_presence()
+        self._presence.tell()
         self._look_ready()
 
     def _look_for_silence(self, now: float) -> None:
@@ -604,95 +579,12 @@ class ReplicaApplier:
                 )  # fmt: skip
             self._leave(why_leave)
 
-    def _send_presence(self, names: set[str] | None = None, *, leaving: bool = False) -> None:
-        applied = [
-            each.database.wire_applied
-            for name, each in self._followed.items()
-            if (names is None or name in names)
-            and each.database.applied.txid
-            and not each.database.lost
-        ]
-        self._catching_up.send(
-            m.ReplicaAlive(self._node, self._config.stream.answer_address, leaving, applied)
-        )
-
-    # --- housekeeping
+    # --- after a start
 
     def _check_files(self) -> None:
-        """After a start: compare what a clean end did not leave just so. Before it is ready."""
+        """Compare what a clean end did not leave just so. Before it is ready."""
         if not self._ready and not all(each.database.checked for each in self._followed.values()):
-            self._look_around()
-
-    def _look_around(self) -> None:
-        """Find files that somebody else has changed, and store how far the others are."""
-        for followed in self._followed.values():
-            database = followed.database
-            try:
-                if (
-                    self._catching_up.admitted
-                    and not followed.needs_repair
-                    and not database.unlogged
-                    and followed.following.phase is Phase.LIVE
-                    and database.caught_up
-                    and (database.touched or not database.checked)
-                ):
-                    self._compare_file(followed)
-                database.save()
-            except BusyError:
-                continue
-            except LiteMQError as error:
-                # once is nothing: the file may just be coming or going
-                if followed.look_failed:
-                    self._log.warning("housekeeping failed", db=database.name, reason=str(error))
-                followed.look_failed = True
-            else:
-                followed.look_failed = False
-        self._tell_compared()
-
-    def _tell_compared(self) -> None:
-        """Let programs read what a mount before this one may have left in pieces."""
-        if (
-            self._config.caches_writes
-            and self._catching_up.admitted
-            and not self._told_compared
-            and not any(each.database.lost for each in self._followed.values())
-            and self._to_fuse is not None
-        ):
-            self._told_compared = True
-            self._to_fuse.send(m.AdmitWriter(os.getpid(), compared=True))
-
-    def _compare_file(self, followed: Followed) -> None:
-        database = followed.database
-        differing = database.differing_pages(self._beat)
-        if differing:
-            database.close_writer()
-            self._catching_up.needs_repair(
-                followed, f"{differing} pages were changed by somebody else"
-            )
-            return
-        database.compared()
-        self._look_ready()
-
-    def _sync(self) -> None:
-        for followed in self._followed.values():
-            if followed.database.unsynced:
-                followed.database.unsynced = False
-                self._helper.run(followed.database.log.begin_sync())
-
-    def _retain(self) -> None:
-        self._reactor.later(RETENTION_S, self._retain)
-        heap.give_back()
-        keep = self._config.retention
-        for followed in self._followed.values():
-            # before the primary's records have followed ours, ours may be what it does not have
-            if followed.database.caught_up and followed.agreed_epoch == self._epoch:
-                try:
-                    followed.database.save()
-                    followed.database.log.enforce_retention(
-                        time.time(), keep.max_age_s, keep.max_bytes
-                    )
-                except StorageError as error:
-                    self._log.warning("can't delete old log segments", reason=str(error))
+            self._upkeep.look_around()
 
 
 def make(config: Config) -> Callable[[], int]:

@@ -19,9 +19,9 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from litemq.fs.capture import Gatekeeper
+from litemq.fs.deletions import Deletions
 from litemq.fs.files import DatabaseFile, File, JournalFile, Revoked, ShmFile, WalFile
 from litemq.fs.kernel_cache import CACHED_WRITES_S
-from litemq.fs.kernel_locks import is_exclusive, is_written
 from litemq.fs.names import Kind, classify
 from litemq.fs.tree import ROOT_INODE, Tree
 from litemq.fs.virtual import VirtualFiles
@@ -64,17 +64,12 @@ class Operations(pyfuse3.Operations):
         self._virtual_handles: dict[int, bytes] = {}
         self._openers: dict[int, int] = {}
         self._next_handle = 1
-        #: of the mount: the minor number of its device
-        self._device = 0
-        self._after_a_death = False
+        #: until it is mounted nobody can ask
+        self._deletions = Deletions(0, after_a_death=False)
 
-    def mounted(self, device: int, *, after_a_death: bool) -> None:
-        """The mount has come into being, as the device 0:`device`.
-
-        `after_a_death`: programs may have files open in one that was there before.
-        """
-        self._device = device
-        self._after_a_death = after_a_death
+    def mounted(self, deletions: Deletions) -> None:
+        """The mount has come into being; that is what may be deleted in it."""
+        self._deletions = deletions
 
     # --- names and attributes
 
@@ -106,10 +101,10 @@ class Operations(pyfuse3.Operations):
         if file is None:
             return self._virtual_attributes(inode)
         if self.enable_writeback_cache and isinstance(file, (WalFile, JournalFile)):
-            await self._may_write(ctx.pid)
+            await self._within_term(ctx.pid)
         return self._attributes(file)
 
-    async def _may_write(self, pid: int) -> None:
+    async def _within_term(self, pid: int) -> None:
         """The kernel asks for a file's attributes before it takes a write into its cache.
 
         Of databases everybody asks for them: what ends a transaction is what is refused.
@@ -166,17 +161,9 @@ class Operations(pyfuse3.Operations):
         if file is None:
             return self._open_virtual(inode, flags)
         writing = bool(flags & WRITE_FLAGS)
-        gatekeeper = self._gatekeeper
-        if (
-            gatekeeper.unverified
-            and isinstance(file, DatabaseFile)
-            and not gatekeeper.is_actor(ctx.pid)
-        ):
-            raise FUSEError(errno.EBUSY)
+        self._check_may_read(file, ctx.pid)
         if writing:
             self._check_may_write(file, ctx.pid)
-            if self.enable_writeback_cache and isinstance(file, JournalFile):
-                await self._may_write(ctx.pid)
         file.open(writing=writing)
         if flags & os.O_TRUNC and writing:
             try:
@@ -263,9 +250,10 @@ class Operations(pyfuse3.Operations):
     async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
         file = self._named(name)
         self._check_may_write(file, ctx.pid)
-        # pid 0 is in another PID namespace, of which /proc/locks does not tell
-        if ctx.pid and (isinstance(file, (ShmFile, WalFile)) or self._after_a_death):
-            self._check_not_in_use(file)
+        database = self._tree.by_name.get(classify(file.name)[1])
+        # pid 0 is in another PID namespace, of whose locks the kernel does not tell
+        if ctx.pid and not self._deletions.allowed(file, database, self._in_use):
+            raise FUSEError(errno.EBUSY)
         await file.unlink()
         self._tree.detach(file)
 
@@ -378,32 +366,23 @@ class Operations(pyfuse3.Operations):
 
     # --- inside
 
+    def _check_may_read(self, file: File, pid: int) -> None:
+        gatekeeper = self._gatekeeper
+        if (
+            gatekeeper.unverified
+            and isinstance(file, DatabaseFile)
+            and not gatekeeper.is_actor(pid)
+        ):
+            raise FUSEError(errno.EBUSY)
+
     def _check_may_write(self, file: File, pid: int) -> None:
         if self._gatekeeper.read_only and file.guarded and not self._gatekeeper.admitted(pid):
             # EACCES rather than EROFS: SQLite then opens read-only and names the reason at the
             # first write.
             raise FUSEError(errno.EACCES)
 
-    def _check_not_in_use(self, file: File) -> None:
-        """A connection into a mount that has died takes itself for the last one when it closes.
-
-        It deletes the WAL and its index by their names, here, where others use them, or their
-        frames are all there is of a commit. A reader may take a live journal for a dead writer's.
-        """
-        database = self._tree.by_name.get(classify(file.name)[1])
-        if database is None or not database.stat().st_size:
-            return  # beside an empty database SQLite deletes a WAL of another one
-        if isinstance(file, ShmFile) or (isinstance(file, WalFile) and not file.stat().st_size):
-            needed = self._in_use(file) and not is_exclusive(self._device, database.inode)
-        elif isinstance(file, WalFile):
-            needed = not is_exclusive(self._device, database.inode)
-        else:
-            stale = self._after_a_death and isinstance(file, JournalFile)
-            needed = stale and not is_written(self._device, database.inode)
-        if needed:
-            raise FUSEError(errno.EBUSY)
-
     def _in_use(self, file: File) -> bool:
+        """Whether a program has it open."""
         return any(
             (opened is file or (isinstance(opened, Revoked) and opened.file is file))
             and not self._gatekeeper.serves(self._openers[handle])

@@ -1,15 +1,14 @@
 """Follows one `-wal` file: which of its transactions are committed and have not been taken yet.
 
-Owns a descriptor of the backing `-wal` and one of the WAL index in the mount. Never writes, locks
-or waits. Always true: with an index, a frame is taken only when the index covers it; without one,
-only along an unbroken chain of checksums.
+Owns a descriptor of the backing `-wal` and one of the WAL index in the mount. Never waits, and
+writes only what ends a WAL (`seal`, `strike_out`). Always true: with an index, a frame is taken
+only when the index covers it; without one, only along an unbroken chain of checksums.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -31,6 +30,7 @@ from litemq.fs.wal import (
     sealed_index,
     valid_commits,
 )
+from litemq.fs.wal_frames import WalFrames
 from litemq.fs.write_out import write_out
 from litemq.txlog.new_start import LARGEST_RECORD_BYTES
 
@@ -269,7 +269,7 @@ class WalTail:
         header = self._header
         if header is None or not self._taken or self._generation_changed():
             return None
-        overlay = self._overlay_of(1, self._taken)
+        overlay = Overlay(self._frames, 1, self._taken)
         return None if not overlay.n_pages or self._generation_changed() else overlay
 
     def position(self) -> ResumePoint | None:
@@ -333,22 +333,10 @@ class WalTail:
 
     # --- inside
 
-    def _overlay_of(self, first: int, last: int) -> Overlay:
-        """The pages in these frames, of which the last ends a commit."""
-        header = self._header
-        assert header is not None
-        _, n_pages = self._frame_head(last)
-        frames = array("I", bytes(4)) * (n_pages + 1)
-        for frame in range(first, last + 1):
-            number, _ = self._frame_head(frame)
-            if number <= n_pages:
-                frames[number] = frame
-        return Overlay(self._fd, header.page_size, header.salts, frames)
-
-    def _frame_head(self, frame: int) -> tuple[int, int]:
-        """The number of its page, and the size of the database if it ends a commit, or 0."""
-        head = os.pread(self._fd, 8, self._offset(frame))
-        return int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
+    @property
+    def _frames(self) -> WalFrames:
+        assert self._header is not None
+        return WalFrames(self._fd, self._header)
 
     def _close_file(self) -> None:
         if self._fd >= 0:
@@ -454,7 +442,7 @@ class WalTail:
                 )
             if found or want >= frames:
                 break
-            end = self._end_of_commit(first, index.mx_frame)
+            end = self._frames.end_of_commit(first, index.mx_frame)
             want = end + 1 - first
             if want * header.page_size > LARGEST_RECORD_BYTES:
                 return [self._huge(end)]
@@ -481,6 +469,7 @@ class WalTail:
             running = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
         commits: list[WalCommit] = []
         taken_bytes = 0
+        frames = self._frames
         size = self._header.page_size
         for commit in valid_commits(
             self._read,
@@ -494,7 +483,7 @@ class WalTail:
                 self._running = commit.frame_checksum
                 break
             pages = [
-                (number, self._page_in(frame))
+                (number, frames.page(frame))
                 for number, frame in commit.newest.items()
                 if number <= commit.n_pages
             ]
@@ -505,15 +494,8 @@ class WalTail:
                 break
         return commits
 
-    def _end_of_commit(self, first: int, last: int) -> int:
-        """The first frame from `first` on that ends a commit; `last` does in any case."""
-        for frame in range(first, last):
-            if self._frame_head(frame)[1]:
-                return frame
-        return last
-
     def _huge(self, end_frame: int) -> WalCommit:
-        overlay = self._overlay_of(self._taken + 1, end_frame)
+        overlay = Overlay(self._frames, self._taken + 1, end_frame)
         if not overlay.n_pages or self._generation_changed():
             raise FormatError("the WAL has been cut while it was read")
         before = self._taken
@@ -542,13 +524,6 @@ class WalTail:
             offset,
             size,
         )
-
-    def _page_in(self, frame: int) -> bytes:
-        assert self._header is not None
-        raw = self._read(self._offset(frame), FRAME_HEADER_BYTES + self._header.page_size)
-        if raw[8:16] not in (self._header.salts, BLANK_SALTS):
-            raise FormatError(f"WAL frame {frame} has been overwritten")
-        return raw[FRAME_HEADER_BYTES:]
 
     def _read(self, offset: int, size: int) -> bytes:
         return os.pread(self._fd, size, offset)

@@ -9,14 +9,22 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import litemq
 from consul_server import ConsulServer
-from electorate import DATABASE, RETURN, Electorate, by_consul, diverged_pages
+from electorate import (
+    DATABASE,
+    RETURN,
+    Electorate,
+    by_consul,
+    deposing,
+    diverged_pages,
+    role,
+)
 from leftovers import has_ended
 from sql_process import SqlError
 from waiting import eventually
@@ -214,11 +222,6 @@ def test_primary_when_stalled_with_a_lock_file_then_it_goes_on_when_it_wakes(
     cluster.wake(old)
     cluster.wait_acks(50, nodes=[old])
     assert cluster.settle() == []
-
-
-def role(node: Any) -> str:
-    status = node.status()
-    return status.role if status is not None else ""
 
 
 @pytest.mark.parametrize(
@@ -492,19 +495,6 @@ def depose(cluster: Electorate, old: Any) -> None:
         pass
     eventually(lambda: role(old) == "replica", what="the deposed one is a replica")
     old.wait_ready()
-
-
-@contextlib.contextmanager
-def deposing(cluster: Electorate, old: Any) -> Iterator[None]:
-    """Another node serves already, and the old primary has not been told."""
-    watcher = old.actor("election_watcher").pid
-    old.announce("actor gives no sign of life", "actor ended")
-    os.kill(watcher, signal.SIGSTOP)
-    try:
-        cluster.wait_acks(20)
-        yield
-    finally:
-        os.kill(watcher, signal.SIGCONT)
 
 
 def test_successor_when_its_mount_is_slow_then_it_serves_all_the_same(

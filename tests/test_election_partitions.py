@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from consul_server import ConsulServer
-from electorate import RETURN, Electorate, by_consul
+from electorate import RETURN, Electorate, by_consul, role
 from namespaces import Network
 from nodes import Node
 from waiting import eventually
@@ -40,11 +40,6 @@ def cluster(
     made.wait_acks(100)
     yield made
     network.heal()
-
-
-def role(node: Node) -> str:
-    status = node.status()
-    return status.role if status is not None else ""
 
 
 def others(node: Node) -> list[str]:

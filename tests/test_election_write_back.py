@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from commands import environment, litemq
 from consul_server import ConsulServer
-from electorate import DATABASE, RETURN, Electorate, by_consul
+from electorate import DATABASE, RETURN, Electorate, by_consul, deposing, role
 from nodes import Node
 from sql_process import SqlError
 from waiting import eventually
@@ -36,24 +36,6 @@ def elect(
         return new_electorate(election, mode=mode, synchronous=synchronous)
 
     return make
-
-
-def role(node: Node) -> str:
-    status = node.status()
-    return status.role if status is not None else ""
-
-
-@contextlib.contextmanager
-def deposing(cluster: Electorate, old: Node) -> Iterator[None]:
-    """Another node serves already, and the old primary has not been told."""
-    watcher = old.actor("election_watcher").pid
-    old.announce("actor gives no sign of life", "actor ended")
-    os.kill(watcher, signal.SIGSTOP)
-    try:
-        cluster.wait_acks(20)
-        yield
-    finally:
-        os.kill(watcher, signal.SIGCONT)
 
 
 def test_primary_when_stalled_beyond_its_lease_then_programs_are_held_and_then_refused(

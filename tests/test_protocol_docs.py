@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from litemq.actors import (
+    barriers,
     catching_up,
     crew,
     election_watcher,
@@ -17,12 +18,14 @@ from litemq.actors import (
     group_commit,
     handed_over,
     log_writer,
+    presence,
     relay_publisher,
     relaying,
     replica_applier,
     role_change,
     stream_publisher,
     supervisor,
+    upkeep,
 )
 from litemq.transport import frames, messages, sockets
 
@@ -44,9 +47,9 @@ SOCKETS = {
 #: who takes part, and the source that speaks for it; commands have many
 SOURCES = {
     "fuse_capture": [fuse_capture, handed_over],
-    "log_writer": [log_writer, group_commit, file_capture],
+    "log_writer": [log_writer, barriers, group_commit, file_capture],
     "stream_publisher": [stream_publisher, relay_publisher],
-    "replica_applier": [replica_applier, catching_up, relaying],
+    "replica_applier": [replica_applier, catching_up, presence, relaying, upkeep],
     "supervisor": [supervisor, crew, role_change],
     "election_watcher": [election_watcher],
 }

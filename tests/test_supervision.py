@@ -348,6 +348,14 @@ def test_port_when_it_is_in_use_then_up_is_refused_and_nothing_is_created(
     assert not node.mount.exists()
 
 
+def mount_again(node: Node) -> None:
+    """Kill its mount, and wait for the next one."""
+    mounts = len(node.logged("^mounted$"))
+    node.kill_actor("fuse_capture")
+    eventually(lambda: len(node.logged("^mounted$")) > mounts, what="it is mounted again")
+    node.wait_ready()
+
+
 @pytest.mark.caches
 def test_connection_when_its_mount_has_died_then_its_end_leaves_the_next_ones_wal_alone(
     new_cluster: Callable[..., Cluster],
@@ -365,9 +373,7 @@ def test_connection_when_its_mount_has_died_then_its_end_leaves_the_next_ones_wa
         app.sql("PRAGMA wal_checkpoint(TRUNCATE)")
     with primary.connect("a.db") as idle:
         assert idle.one("SELECT count(*) FROM t") == 1
-        primary.kill_actor("fuse_capture")
-        eventually(lambda: len(primary.logged("^mounted$")) == 2, what="it is mounted again")
-        primary.wait_ready()
+        mount_again(primary)
         with primary.connect("a.db") as app:
             for number in range(1, 21):
                 app.sql("INSERT INTO t VALUES(?)", number)
@@ -382,9 +388,7 @@ def test_connection_when_its_mount_has_died_then_its_end_leaves_the_next_ones_wa
     cluster.agree("a.db")
     with primary.connect("a.db") as idle:
         assert idle.one("SELECT count(*) FROM t") == 22
-        primary.kill_actor("fuse_capture")
-        eventually(lambda: len(primary.logged("^mounted$")) == 3, what="it is mounted again")
-        primary.wait_ready()
+        mount_again(primary)
         dying = primary.connect("a.db")
         dying.sql("INSERT INTO t VALUES(22)")
         dying.kill()  # what it has committed is in the WAL alone, and nobody has that open

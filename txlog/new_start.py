@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from litemq.txlog.checksums import CHECKSUM_FLAG, ENTRY_SIZE, lock_page, page_checksum, xor_of
+from litemq.txlog.ids import Epoch
+from litemq.txlog.ltx import Header
 from litemq.txlog.position import Position
 
 #: What a transaction changes at most if it is to be a record (bytes of pages): records are made and
@@ -25,6 +27,17 @@ class NewStart:
     page_size: int
     entries: bytearray
     captured: tuple[int, ...]
+
+    @classmethod
+    def behind(cls, header: Header, epoch: Epoch, checksum: int, entries: bytearray) -> NewStart:
+        """The transaction that this header would have been of."""
+        captured = (header.wal_salt1, header.wal_salt2, header.wal_offset, header.wal_size)
+        return cls(
+            Position(epoch, header.max_txid, checksum),
+            header.page_size,
+            entries,
+            captured if header.wal_offset else (),
+        )
 
     @property
     def n_pages(self) -> int:

@@ -205,15 +205,17 @@ class DatabaseLog:
         staged = self._staged
         restarts = page_size != self.page_size
         txid = self.head.txid + 1
+        salt1, salt2, offset, size = wal or (0, 0, 0, 0)
+        header = Header(
+            page_size, commit, txid, txid, timestamp_ms, self.head.checksum,
+            offset, size, salt1, salt2, self.node_id,
+        )  # fmt: skip
         whole = restarts or txid == 1 or self._lost
         most = LARGEST_RECORD_BYTES // page_size
         coming = iter(pages)
         pages = list(islice(coming, most + 1))
         if len(pages) > most or (whole and commit > most):
-            changed_by = chain(pages, coming)
-            return self._prepare_new_start(
-                epoch, changed_by, commit, page_size, timestamp_ms, wal, whole=whole
-            )
+            return self._prepare_new_start(epoch, header, chain(pages, coming), whole=whole)
         if len(pages) > 1:
             pages = sorted(dict(pages).items())
         if whole:
@@ -238,27 +240,15 @@ class DatabaseLog:
         if commit < self.n_pages and not restarts:
             total ^= staged.xor_beyond(commit)
         total |= CHECKSUM_FLAG
-        salt1, salt2, offset, size = wal or (0, 0, 0, 0)
-        header = Header(
-            page_size, commit, txid, txid, timestamp_ms, self.head.checksum,
-            offset, size, salt1, salt2, self.node_id,
-        )  # fmt: skip
         record = ltx.encode(header, changed, total)
         self._stage(epoch, header, record, sums, total, restarts=restarts)
         return record
 
     def _prepare_new_start(
-        self,
-        epoch: Epoch,
-        pages: Iterable[tuple[int, bytes]],
-        commit: int,
-        page_size: int,
-        timestamp_ms: int,
-        wal: tuple[int, int, int, int] | None,
-        *,
-        whole: bool,
+        self, epoch: Epoch, header: Header, pages: Iterable[tuple[int, bytes]], *, whole: bool
     ) -> bytes | None:
         """As `prepare`, but all that is kept of the pages is their checksums."""
+        commit, page_size = header.commit, header.page_size
         entries = bytearray(commit * ENTRY_SIZE) if whole else self._staged.entries(commit)
         new_start.change(entries, pages, page_size)
         if whole:
@@ -266,18 +256,13 @@ class DatabaseLog:
         total = new_start.total(entries)
         if not whole and commit == self.n_pages and total == self.head.checksum:
             return None
-        txid = self.head.txid + 1
-        salt1, salt2, offset, size = wal or (0, 0, 0, 0)
-        header = Header(
-            page_size, commit, txid, txid, timestamp_ms, self.head.checksum,
-            offset, size, salt1, salt2, self.node_id,
-        )  # fmt: skip
-        self.state.epochs.append(epoch, txid)
+        start = NewStart.behind(header, epoch, total, entries)
+        self.state.epochs.append(epoch, header.max_txid)
         self._staged.start_anew(entries, total)
         self._pending = []
-        self._new_start = NewStart(Position(epoch, txid, total), page_size, entries, wal or ())
+        self._new_start = start
         self.page_size, self.n_pages = page_size, commit
-        self.head, self.last_header = self._new_start.position, header
+        self.head, self.last_header = start.position, header
         self._lost = False
         self.pending_bytes = LARGEST_RECORD_BYTES
         return b""

@@ -13,6 +13,7 @@ from sql_process import SqlProcess
 
 from litemq.actors.layout import Layout
 from litemq.actors.replica_database import ReplicaDatabase
+from litemq.errors import NotADatabaseError
 from litemq.fs.dbpage import BusyError
 from litemq.txlog.store import DatabaseLog
 
@@ -51,19 +52,48 @@ def primary(tmp_path: Path) -> Iterator[Primary]:
         yield primary
 
 
+class Replica:
+    """Its database, without a mount."""
+
+    def __init__(self, directory: Path) -> None:
+        self._layout = Layout(directory)
+        self._layout.create()
+        self.path = directory / "a.db"
+        self.database = self._open(cached=False)
+
+    def _open(self, *, cached: bool) -> ReplicaDatabase:
+        return ReplicaDatabase(
+            "a.db", self._layout, self.path, 1 << 20, backing=self.path, cached=cached
+        )
+
+    def reopen(self, *, clean: bool, cached: bool = False, empty: bool = False) -> ReplicaDatabase:
+        """As after the end of its process, and perhaps of a mount that cached what it wrote."""
+        self.database.close(clean=clean)
+        if empty:
+            self.path.write_bytes(b"")
+        self.database = self._open(cached=cached)
+        return self.database
+
+    @property
+    def shown(self) -> bytes:
+        return self._layout.position("a.db").read_bytes()
+
+
 @pytest.fixture
-def database(tmp_path: Path, primary: Primary) -> Iterator[ReplicaDatabase]:
-    """Without a mount; it holds three transactions and has been looked at."""
-    layout = Layout(tmp_path)
-    layout.create()
-    path = tmp_path / "a.db"
-    database = ReplicaDatabase("a.db", layout, path, 1 << 20, backing=path)
+def replica(tmp_path: Path, primary: Primary) -> Iterator[Replica]:
+    """It holds three transactions and has been looked at."""
+    replica = Replica(tmp_path)
     for _ in range(3):
-        apply(database, primary.commit())
-    assert not database.differing_pages(nothing)
-    database.checked = True
-    yield database
-    database.close(clean=False)
+        apply(replica.database, primary.commit())
+    assert not replica.database.differing_pages(nothing)
+    replica.database.checked = True
+    yield replica
+    replica.database.close(clean=False)
+
+
+@pytest.fixture
+def database(replica: Replica) -> ReplicaDatabase:
+    return replica.database
 
 
 def apply(database: ReplicaDatabase, record: bytes) -> None:
@@ -111,3 +141,37 @@ def test_file_when_it_is_changed_between_two_transactions_then_it_is_to_be_compa
     tamper(database.path)
     apply(database, record)
     assert not database.checked
+
+
+def test_file_when_it_was_cached_and_did_not_end_well_then_it_is_no_state_until_compared(
+    replica: Replica,
+) -> None:
+    """It shows no position, for it may be of an earlier one, or of several."""
+    assert replica.shown
+    database = replica.reopen(clean=False, cached=True)
+    assert database.lost
+    assert not replica.shown
+    assert database.differing_pages(nothing) == 0
+    database.compared()
+    assert replica.shown
+    database.lose()
+    assert not replica.shown
+
+
+@pytest.mark.parametrize(("clean", "cached"), [(True, True), (False, False)])
+def test_file_when_it_ended_well_or_was_never_cached_then_it_counts(
+    replica: Replica, clean: bool, cached: bool
+) -> None:
+    """A page that a process has written outlives it, where no kernel keeps it back."""
+    assert not replica.reopen(clean=clean, cached=cached).lost
+    assert replica.shown
+
+
+def test_file_when_it_is_empty_though_its_log_is_not_then_it_needs_a_repair(
+    replica: Replica, primary: Primary
+) -> None:
+    """One transaction is not all of its pages."""
+    record = primary.commit()
+    database = replica.reopen(clean=False, empty=True)
+    with pytest.raises(NotADatabaseError):
+        apply(database, record)

@@ -1,4 +1,4 @@
-"""What a call finds when it goes on after a wait."""
+"""What a call is answered: after a wait, when commits are refused, before files were compared."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pyfuse3
 import pytest
 
+from litemq.fs.kernel_cache import CACHED_WRITES_S
 from litemq.fs.operations import Operations
 from litemq.fs.tree import ROOT_INODE, Tree
 
@@ -49,3 +50,88 @@ def test_wal_when_the_node_is_deposed_while_its_making_waits_then_it_is_refused(
         create(operations, b"a.db-wal")
     assert refused.value.errno == errno.EROFS
     assert list(tmp_path.iterdir()) == []
+
+
+class Cached:
+    """A gatekeeper where writes are cached; pid 7 is an actor's."""
+
+    read_only = False
+    refuse_errno = 0
+    capturing = False
+    holding = None
+    cached_writes_s = 0.02
+
+    def __init__(self, *, fenced: bool = False, unverified: bool = False) -> None:
+        self.fenced, self.unverified = fenced, unverified
+
+    def is_actor(self, pid: int) -> bool:
+        return pid == 7
+
+
+def of_files(directory: Path, gatekeeper: Any) -> tuple[Operations, dict[str, int]]:
+    """A database, its WAL and a journal, which the kernel knows; their inodes."""
+    for name in ("a.db", "a.db-wal", "a.db-journal"):
+        (directory / name).write_bytes(b"x")
+    tree = Tree(directory, gatekeeper, cached=True)
+    tree.load()
+    for file in tree.by_name.values():
+        file.lookups = 1
+    found = {name: file.inode for name, file in tree.by_name.items()}
+    return Operations(tree, gatekeeper, cached=True), found
+
+
+def context(pid: int) -> Any:
+    return SimpleNamespace(pid=pid)
+
+
+@pytest.mark.parametrize("name", ["a.db-wal", "a.db-journal"])
+def test_write_when_commits_are_refused_then_the_kernel_may_not_cache_it(
+    tmp_path: Path, name: str
+) -> None:
+    """It asks for the attributes of what ends a transaction; our own actors may read on."""
+    operations, inodes = of_files(tmp_path, Cached(fenced=True))
+    with pytest.raises(pyfuse3.FUSEError) as refused:
+        asyncio.run(operations.getattr(inodes[name], context(1)))
+    assert refused.value.errno == errno.EROFS
+    assert asyncio.run(operations.getattr(inodes[name], context(7))).st_size == 1
+    assert asyncio.run(operations.getattr(inodes["a.db"], context(1))).st_size == 1
+
+
+def test_attributes_when_they_are_asked_for_then_those_of_a_wal_live_as_long_as_the_term(
+    tmp_path: Path,
+) -> None:
+    """A journal's, too; a database's need not."""
+    operations, inodes = of_files(tmp_path, Cached())
+    lives = {
+        name: asyncio.run(operations.getattr(inode, context(1))).attr_timeout
+        for name, inode in inodes.items()
+    }
+    assert lives == {"a.db": CACHED_WRITES_S, "a.db-wal": 0.02, "a.db-journal": 0.02}
+
+
+def test_kernel_when_it_is_to_ask_then_what_it_knows_is_void(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the files that end transactions, and of no pages: that could wait for this very loop."""
+    operations, inodes = of_files(tmp_path, Cached())
+    void = []
+
+    def invalidate(inode: int, *, attr_only: bool) -> None:
+        assert attr_only
+        void.append(inode)
+
+    monkeypatch.setattr(pyfuse3, "invalidate_inode", invalidate)
+    operations.ask_before_writes()
+    assert sorted(void) == sorted([inodes["a.db-wal"], inodes["a.db-journal"]])
+
+
+def test_database_when_nobody_has_compared_it_then_programs_do_not_get_it(tmp_path: Path) -> None:
+    """Those who compare it do, and all of them afterwards."""
+    gatekeeper = Cached(unverified=True)
+    operations, inodes = of_files(tmp_path, gatekeeper)
+    with pytest.raises(pyfuse3.FUSEError) as refused:
+        asyncio.run(operations.open(inodes["a.db"], os.O_RDONLY, context(1)))
+    assert refused.value.errno == errno.EBUSY
+    assert asyncio.run(operations.open(inodes["a.db"], os.O_RDONLY, context(7)))
+    gatekeeper.unverified = False
+    assert asyncio.run(operations.open(inodes["a.db"], os.O_RDONLY, context(1)))

@@ -12,6 +12,7 @@ import pytest
 
 from litemq.errors import FormatError
 from litemq.fs import wal_tail
+from litemq.fs.wal_frames import WalFrames
 from litemq.fs.wal_tail import WalTail
 
 
@@ -75,14 +76,14 @@ def test_huge_transaction_when_its_wal_is_cut_while_it_is_walked_then_nothing_is
         for _ in range(700):
             db.execute("INSERT INTO t VALUES(randomblob(3000))")
         db.execute("COMMIT")
-        walk = WalTail._end_of_commit
+        walk = WalFrames.end_of_commit
 
-        def cut(self: WalTail, first: int, last: int) -> int:
+        def cut(self: WalFrames, first: int, last: int) -> int:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return walk(self, first, last)
 
         with monkeypatch.context() as patch:
-            patch.setattr(WalTail, "_end_of_commit", cut)
+            patch.setattr(WalFrames, "end_of_commit", cut)
             with pytest.raises(FormatError, match="cut"):
                 tail.collect(chain=False)
         tail.close()

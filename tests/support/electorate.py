@@ -8,6 +8,7 @@ history, and no epoch had two nodes.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,25 @@ class Electorate(Cluster):
         self.wake_all()
         self.quiet()
         return super().close()
+
+
+def role(node: Node) -> str:
+    """Of a node, "" of one that does not answer."""
+    status = node.status()
+    return status.role if status is not None else ""
+
+
+@contextlib.contextmanager
+def deposing(cluster: Electorate, old: Node) -> Iterator[None]:
+    """Another node serves already, and the old primary has not been told."""
+    watcher = old.actor("election_watcher").pid
+    old.announce("actor gives no sign of life", "actor ended")
+    os.kill(watcher, signal.SIGSTOP)
+    try:
+        cluster.wait_acks(20)
+        yield
+    finally:
+        os.kill(watcher, signal.SIGCONT)
 
 
 def diverged_pages(node: Node) -> list[bytes]:

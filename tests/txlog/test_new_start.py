@@ -42,6 +42,15 @@ def prepare(
     return log.prepare(1, pages, commit=commit, page_size=SIZE, timestamp_ms=1, wal=wal or None)  # type: ignore[arg-type]
 
 
+def about_to_start_anew(open_log: OpenLog) -> DatabaseLog:
+    """With a small transaction in the log, and one prepared that is too large."""
+    log = open_log()
+    prepare(log, images(2), 2)
+    log.flush()
+    prepare(log, images(MOST + 1, 1), MOST + 1)
+    return log
+
+
 def records(log: DatabaseLog) -> list[int]:
     reader = SegmentReader(log.directory / "log")
     first, last = reader.range()
@@ -158,10 +167,7 @@ def test_disk_when_it_is_full_then_the_new_start_waits(
     open_log: OpenLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stays prepared, with what came behind it, and a later flush makes it so."""
-    log = open_log()
-    prepare(log, images(2), 2)
-    log.flush()
-    prepare(log, images(MOST + 1, 1), MOST + 1)
+    log = about_to_start_anew(open_log)
     prepare(log, iter([(2, image(2, 5))]), MOST + 1)
     head = log.head
 
@@ -185,10 +191,7 @@ def test_writer_when_it_dies_on_the_way_then_the_database_is_to_be_compared(
     open_log: OpenLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the old log or an empty one that is not trusted, never with half of it."""
-    log = open_log()
-    prepare(log, images(2), 2)
-    log.flush()
-    prepare(log, images(MOST + 1, 1), MOST + 1)
+    log = about_to_start_anew(open_log)
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt

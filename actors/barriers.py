@@ -1,0 +1,96 @@
+"""Who asks that everything committed so far be in the log is answered when it is.
+
+Owns the questions that are open. Always true: an answer comes behind what the mount had to report
+when it was asked, and behind every commit that was published then; a question that comes before the
+mount and the log writer agree is asked of the mount once they do.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from litemq.actors.group_commit import GroupCommit
+from litemq.actors.reactor import Reactor
+from litemq.actors.tracked import Tracked
+from litemq.transport import messages as m
+from litemq.transport.sockets import Sender
+
+#: how long a barrier waits for comparisons under way
+PATIENCE_S = 2.0
+LOOK_S = 0.005
+
+Question = m.Barrier | m.CompleteLog
+
+
+class Barriers:
+    """Those of one log writer."""
+
+    def __init__(
+        self,
+        group: GroupCommit,
+        reactor: Reactor,
+        tracked: dict[str, Tracked],
+        *,
+        mounted: Callable[[], bool],
+        ask_report: Callable[[int], object],
+        take_published: Callable[[Tracked], object],
+    ) -> None:
+        """`ask_report`, with a number, has the mount report what it has; `reached` gets it then."""
+        self._group = group
+        self._reactor = reactor
+        self._tracked = tracked
+        self._mounted = mounted
+        self._ask_report = ask_report
+        self._take_published = take_published
+        self._open: dict[int, Question] = {}
+
+    def ask(self, question: Question) -> None:
+        """It has been asked."""
+        if self._group.agreed and not self._mounted():
+            self._answer(question)
+            return
+        number = secrets.randbits(62)
+        self._open[number] = question
+        if self._group.agreed:  # else `agreed` does so: the mount may know of commits
+            self._ask_report(number)
+
+    def agreed(self) -> None:
+        """The mount and the log writer have agreed on how things stand."""
+        for number in self._open:
+            self._ask_report(number)
+
+    def reached(self, number: int) -> bool:
+        """The mount has reported; false if the number is none of these."""
+        question = self._open.pop(number, None)
+        if question is not None:
+            self._answer_when_compared(question, time.monotonic() + PATIENCE_S)
+        return question is not None
+
+    def _answer_when_compared(self, question: Question, deadline_s: float) -> None:
+        """A comparison may wait for a transaction that takes its time: then go on without it."""
+        asked = self._concerned(question)
+        if any(t.comparing is not None for t in asked) and time.monotonic() < deadline_s:
+            self._reactor.later(LOOK_S, lambda: self._answer_when_compared(question, deadline_s))
+            return
+        for tracked in self._tracked.values():
+            self._take_published(tracked)
+        self._answer(question)
+
+    def _concerned(self, question: Question) -> list[Tracked]:
+        if isinstance(question, m.CompleteLog) or not question.database:
+            return list(self._tracked.values())
+        return [each for each in self._tracked.values() if each.name == question.database]
+
+    def _answer(self, question: Question) -> None:
+        def answer(_errno: int) -> None:
+            reply = Sender(question.reply_to)
+            if isinstance(question, m.CompleteLog):
+                reply.send(m.LogCompleted("", question.epoch))
+            else:
+                heads = [each.wire_head for each in self._concerned(question) if each.log.head.txid]
+                reply.send(m.BarrierReached(question.request, heads))
+            reply.close()
+
+        self._group.after(None, answer)

@@ -1,0 +1,162 @@
+"""What a replica does beside following: files are compared, logs synced and shortened.
+
+Looks again and again; decides nothing about the stream. Always true: a file that somebody else has
+changed, or that a mount may have left in pieces, is compared with its log before it counts as
+checked, and what differs is repaired.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from litemq import log
+from litemq.actors import heap
+from litemq.actors.catching_up import CatchingUp
+from litemq.actors.followed import Followed
+from litemq.actors.following import Phase
+from litemq.actors.helper_thread import HelperThread
+from litemq.actors.reactor import Reactor
+from litemq.config import Config
+from litemq.errors import LiteMQError, StorageError
+from litemq.fs.dbpage import BusyError
+from litemq.transport import messages as m
+from litemq.transport.sockets import Sender
+
+LOOK_S = 1.0
+SYNC_S = 1.0
+RETENTION_S = 5.0
+
+
+class Upkeep:
+    """Of all databases of a replica."""
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Reactor,
+        helper: HelperThread,
+        *,
+        followed: dict[str, Followed],
+        catching_up: CatchingUp,
+        to_fuse: Sender | None,
+        epoch: Callable[[], int],
+        checked: Callable[[], object],
+        beat: Callable[[], None],
+    ) -> None:
+        """`epoch` tells the present one, `checked` is called when a file has been found right.
+
+        `beat` is called now and then during long work.
+        """
+        self._config = config
+        self._reactor = reactor
+        self._helper = helper
+        self._followed = followed
+        self._catching_up = catching_up
+        self._to_fuse = to_fuse if config.caches_writes else None
+        self._epoch = epoch
+        self._checked = checked
+        self._beat = beat
+        self._log = log.get()
+        self._was_admitted = False
+        #: the mount was told that no file is lost
+        self._told_compared = False
+
+    def begin(self) -> None:
+        """From now on, again and again."""
+        self._reactor.every(LOOK_S, self.look_around)
+        self._reactor.every(SYNC_S, self._sync)
+        self._reactor.later(RETENTION_S, self._retain)
+
+    # --- mounts that come and go
+
+    def admitted(self) -> None:
+        """The mount lets this process write."""
+        self._was_admitted = True
+        self._reactor.later(0, self.look_around)
+
+    def mount_died(self) -> None:
+        """Connections into it are dead, and what the kernel had cached of its files has gone."""
+        self._told_compared = False
+        for followed in self._followed.values():
+            followed.database.close_writer()
+            if self._config.caches_writes and self._was_admitted:
+                followed.database.lose()
+
+    def applied(self, followed: Followed) -> None:
+        """A file shows more of its log, or was repaired."""
+        if followed.database.lost and followed.database.caught_up:
+            self.look_around()
+        self._tell_compared()
+
+    def _tell_compared(self) -> None:
+        """Let programs read what a mount before this one may have left in pieces."""
+        lost = any(each.database.lost for each in self._followed.values())
+        if self._to_fuse is None or self._told_compared or lost or not self._catching_up.admitted:
+            return
+        self._told_compared = True
+        self._to_fuse.send(m.AdmitWriter(os.getpid(), compared=True))
+
+    # --- files
+
+    def look_around(self) -> None:
+        """Find files that somebody else has changed, and store how far the others are."""
+        for followed in self._followed.values():
+            database = followed.database
+            try:
+                if (
+                    self._catching_up.admitted
+                    and not followed.needs_repair
+                    and not database.unlogged
+                    and followed.following.phase is Phase.LIVE
+                    and database.caught_up
+                    and (database.touched or not database.checked)
+                ):
+                    self._compare(followed)
+                database.save()
+            except BusyError:
+                continue
+            except LiteMQError as error:
+                # once is nothing: the file may just be coming or going
+                if followed.look_failed:
+                    self._log.warning("housekeeping failed", db=database.name, reason=str(error))
+                followed.look_failed = True
+            else:
+                followed.look_failed = False
+        self._tell_compared()
+
+    def _compare(self, followed: Followed) -> None:
+        database = followed.database
+        differing = database.differing_pages(self._beat)
+        if differing:
+            database.close_writer()
+            self._catching_up.needs_repair(
+                followed, f"{differing} pages were changed by somebody else"
+            )
+            return
+        database.compared()
+        self._checked()
+
+    # --- logs
+
+    def _sync(self) -> None:
+        for followed in self._followed.values():
+            if followed.database.unsynced:
+                followed.database.unsynced = False
+                self._helper.run(followed.database.log.begin_sync())
+
+    def _retain(self) -> None:
+        self._reactor.later(RETENTION_S, self._retain)
+        heap.give_back()
+        keep = self._config.retention
+        for followed in self._followed.values():
+            # before the primary's records have followed ours, ours may be what it does not have
+            if followed.database.caught_up and followed.agreed_epoch == self._epoch():
+                try:
+                    followed.database.save()
+                    followed.database.log.enforce_retention(
+                        time.time(), keep.max_age_s, keep.max_bytes
+                    )
+                except StorageError as error:
+                    self._log.warning("can't delete old log segments", reason=str(error))
