@@ -9,11 +9,9 @@ plain numbers here, with the unit last in the attribute's name.
 from __future__ import annotations
 
 import difflib
-import errno
 import hashlib
 import os
 import re
-import socket
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -311,7 +309,7 @@ class Config:
         """The primary's address; ConfigError where it is elected and no file can tell."""
         if self.election.primary is None:
             reason = f'"{self.election.kind}" elects the primary: ask the node who it is'
-            _fail(self.path, "election", "kind", reason)
+            refuse(self.path, "election", "kind", reason)
         return self.election.primary
 
     @property
@@ -323,6 +321,11 @@ class Config:
     def is_primary(self) -> bool:
         """Whether the configuration names this node; where the primary is elected, it does not."""
         return self.election.primary == self.stream.listen
+
+    @property
+    def directories(self) -> tuple[tuple[str, str, Path], ...]:
+        """Section, key and path of each directory that the file names."""
+        return ("node", "data-dir", self.node.data_dir), ("mount", "path", self.mount.path)
 
     @property
     def caches_writes(self) -> bool:
@@ -435,64 +438,6 @@ def load(path: str | os.PathLike[str]) -> Config:
     return config
 
 
-def check_paths(config: Config) -> None:
-    """What stands at `data-dir` and `path` must be usable. For `up` only: it looks at the mount."""
-    for section, key, path in _directories(config):
-        try:
-            mode = path.stat().st_mode
-        except FileNotFoundError:
-            if not os.access(path.parent, os.W_OK):
-                _fail(config.path, section, key, f"{path} can't be created: no write permission")
-            continue
-        except OSError as error:
-            if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-                continue  # a killed node left it mounted; fs/mount.py cleans up
-            _fail(config.path, section, key, f"{path}: {error.strerror}")
-        if not stat.S_ISDIR(mode):
-            _fail(config.path, section, key, f"{path} is not a directory")
-    if config.node.data_dir.exists() and not os.access(config.node.data_dir, os.W_OK | os.X_OK):
-        _fail(config.path, "node", "data-dir", f"{config.node.data_dir} is not writable")
-
-
-def check_ports(config: Config) -> None:
-    """Every port must be free at this moment; nothing stays bound."""
-    host, first = split_address(config.stream.listen)
-    if config.election.primary is not None:
-        primary_host, primary_port = split_address(config.election.primary)
-        if host == WILDCARD and first == primary_port and _is_local(primary_host):
-            reason = (
-                f"write {config.election.primary}: only the same text makes this node the primary"
-            )
-            _fail(config.path, "stream", "listen", reason)
-    for port in range(first, first + PORTS_PER_NODE):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ binds
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                reason = {
-                    errno.EADDRINUSE: f"port {port} on {host} is in use",
-                    errno.EADDRNOTAVAIL: f"{host} is not an address of this machine",
-                    errno.EACCES: f"port {port} needs root",
-                }.get(error.errno or 0, f"port {port} on {host}: {error.strerror}")
-                _fail(config.path, "stream", "listen", reason)
-
-
-def prepare_directories(config: Config) -> None:
-    """Create `data-dir` and the run directory, private to this user; repeatable."""
-    for directory in (config.node.data_dir, config.run_dir):
-        try:
-            directory.mkdir(mode=0o700, exist_ok=True)
-            found = directory.lstat()
-            # In a shared /tmp somebody else may have made the name first, or a link in its place.
-            private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-            if not private and config.node.data_dir not in (directory, directory.parent):
-                _fail(config.path, "node", "data-dir", f"{directory} belongs to somebody else")
-            directory.chmod(0o700)
-        except OSError as error:
-            _fail(config.path, "node", "data-dir", f"{directory}: {error.strerror}")
-
-
 def _section(source: Path, section: str, model: type[Struct], raw: object) -> Any:
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: [{section}]: must be a section, not {raw!r}")
@@ -501,7 +446,7 @@ def _section(source: Path, section: str, model: type[Struct], raw: object) -> An
     checked = {}
     for key, value in raw.items():
         if key not in fields:
-            _fail(source, section, key, f"no such key{_nearest(key, fields)}")
+            refuse(source, section, key, f"no such key{_nearest(key, fields)}")
         hint = hints[fields[key].name]
         if _is_section(hint):
             checked[key] = _section(source, f"{section}.{key}", hint, value)
@@ -521,11 +466,11 @@ def _section(source: Path, section: str, model: type[Struct], raw: object) -> An
             checked[key] = rule.read(value)
         except ValueError:
             found = "" if secret else f", not {_shown(value)}"
-            _fail(source, section, key, f"must be {rule.expects}{found}")
+            refuse(source, section, key, f"must be {rule.expects}{found}")
     for key, info in fields.items():
         if info.required and key not in checked:
             rule = get_args(hints[info.name])[2]
-            _fail(source, section, key, f"is missing; it must be {rule.expects}")
+            refuse(source, section, key, f"is missing; it must be {rule.expects}")
     return msgspec.convert(checked, model, strict=True)
 
 
@@ -536,9 +481,9 @@ def _expand(source: Path, section: str, key: str, text: str, *, secret: bool) ->
         name = match[1]
         if not match[0].endswith("}") or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             found = "the text after $" if secret else repr(match[0])
-            _fail(source, section, key, f"{found} is not of the form ${{NAME}}")
+            refuse(source, section, key, f"{found} is not of the form ${{NAME}}")
         if name not in os.environ:
-            _fail(source, section, key, f"the environment has no {name}")
+            refuse(source, section, key, f"the environment has no {name}")
         return os.environ[name]
 
     return _VARIABLE.sub(value, text)
@@ -554,31 +499,31 @@ def _check_election(config: Config) -> None:
         given = getattr(tables[key.section], key.name) is not None
         if given and key.needed_by != kind:
             reason = f'means nothing with kind = "{kind}"; it is for "{key.needed_by}"'
-            _fail(config.path, key.section, key.name, reason)
+            refuse(config.path, key.section, key.name, reason)
         if not given and key.needed_by == kind:
-            _fail(config.path, key.section, key.name, f"is missing; it must be {key.expects}")
+            refuse(config.path, key.section, key.name, f"is missing; it must be {key.expects}")
     if kind == "static":
         return
     if config.election.candidate and not config.mount.fuse:
         reason = "must be false where [mount] fuse is: a primary needs FUSE"
-        _fail(config.path, "election", "candidate", reason)
+        refuse(config.path, "election", "candidate", reason)
     if split_address(config.stream.listen)[0] == WILDCARD:
         reason = f"must be an address that the other nodes can connect to, not {WILDCARD}"
-        _fail(config.path, "stream", "listen", reason)
+        refuse(config.path, "stream", "listen", reason)
 
 
 def _check_roles(config: Config) -> None:
     if config.election.primary is None:
         return
     if config.is_primary and not config.mount.fuse:
-        _fail(config.path, "mount", "fuse", "must be true on the primary")
+        refuse(config.path, "mount", "fuse", "must be true on the primary")
     if config.is_primary and not config.election.candidate:
-        _fail(config.path, "election", "candidate", "must be true on the primary")
+        refuse(config.path, "election", "candidate", "must be true on the primary")
     own_host, own_port = split_address(config.stream.listen)
     host, port = split_address(config.election.primary)
     if own_host == host and 0 < abs(own_port - port) < PORTS_PER_NODE:
         reason = f"port {own_port} overlaps the primary's {port} to {port + PORTS_PER_NODE - 1}"
-        _fail(config.path, "stream", "listen", reason)
+        refuse(config.path, "stream", "listen", reason)
 
 
 def _check_relays(config: Config) -> None:
@@ -586,14 +531,14 @@ def _check_relays(config: Config) -> None:
     if config.is_elected and config.election.candidate:
         reason = "a candidate follows the primary itself; set [election] candidate = false"
         if stream.upstream:
-            _fail(config.path, "stream", "upstream", f"must be left out: {reason}")
+            refuse(config.path, "stream", "upstream", f"must be left out: {reason}")
         if stream.relay:
-            _fail(config.path, "stream", "relay", f"must be false: {reason}")
+            refuse(config.path, "stream", "relay", f"must be false: {reason}")
     if stream.upstream and config.is_primary:
-        _fail(config.path, "stream", "upstream", "must be left out: this node is the primary")
+        refuse(config.path, "stream", "upstream", "must be left out: this node is the primary")
     if stream.listen in stream.upstream:
         reason = f"must be other nodes; {stream.listen} is this node's own listen"
-        _fail(config.path, "stream", "upstream", reason)
+        refuse(config.path, "stream", "upstream", reason)
 
 
 def _check_write_back(config: Config) -> None:
@@ -602,38 +547,24 @@ def _check_write_back(config: Config) -> None:
             "must be false where a lock file elects: it is free when a mount is dead, and its "
             'programs go on in the kernel\'s cache for a moment; use [election] kind = "consul"'
         )
-        _fail(config.path, "mount", "write-back", reason)
+        refuse(config.path, "mount", "write-back", reason)
 
 
 def _check_directories(config: Config) -> None:
     real = {}
-    for section, key, path in _directories(config):
+    for section, key, path in config.directories:
         try:
             if not stat.S_ISDIR(path.parent.stat().st_mode):
-                _fail(config.path, section, key, f"{path.parent} is not a directory")
+                refuse(config.path, section, key, f"{path.parent} is not a directory")
         except OSError as error:
-            _fail(config.path, section, key, f"parent {path.parent}: {error.strerror}")
+            refuse(config.path, section, key, f"parent {path.parent}: {error.strerror}")
         # Only the parent is resolved: to look at the path itself would wait for a mount that hangs.
         real[key] = path.parent.resolve() / path.name
     data_dir, mount = real["data-dir"], real["path"]
     if data_dir == mount:
-        _fail(config.path, "mount", "path", f"is the same directory as data-dir, {data_dir}")
+        refuse(config.path, "mount", "path", f"is the same directory as data-dir, {data_dir}")
     if data_dir in mount.parents or mount in data_dir.parents:
-        _fail(config.path, "mount", "path", f"{mount} and data-dir {data_dir} lie in each other")
-
-
-def _directories(config: Config) -> Iterator[tuple[str, str, Path]]:
-    yield "node", "data-dir", config.node.data_dir
-    yield "mount", "path", config.mount.path
-
-
-def _is_local(host: str) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError:
-            return False
-    return True
+        refuse(config.path, "mount", "path", f"{mount} and data-dir {data_dir} lie in each other")
 
 
 def _nearest(word: str, known: Mapping[str, object]) -> str:
@@ -651,5 +582,6 @@ def _shown(value: object) -> str:
     return kinds.get(type(value), f"{value!s:.80}")
 
 
-def _fail(source: Path, section: str, key: str, reason: str) -> NoReturn:
+def refuse(source: Path, section: str, key: str, reason: str) -> NoReturn:
+    """Raise the ConfigError that names file, section and key."""
     raise ConfigError(f"{source}: [{section}] {key}: {reason}")

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 
 from setproctitle import setproctitle
 
-from litemq import config as configuration
-from litemq import log
+from litemq import config_machine, log
 from litemq.actors import hook_loader
 from litemq.actors.app_command import AppCommand
 from litemq.actors.crew import Crew
@@ -93,11 +92,11 @@ class Supervisor:
         Raises LiteMQError when it can't go on.
         """
         config = self._config
-        configuration.check_paths(config)
+        config_machine.check_paths(config)
         lock = self._take_lock()
         try:
-            configuration.check_ports(config)
-            configuration.prepare_directories(config)
+            config_machine.check_ports(config)
+            config_machine.prepare_directories(config)
             self._layout.create()
             hook = hook_loader.load(config) if config.on_change is not None else None
             setproctitle(f"litemq: supervisor {config.node.name}")
@@ -145,8 +144,8 @@ class Supervisor:
     def _take_lock(self) -> int:
         directory = self._config.node.data_dir
         if not directory.exists():
-            configuration.check_ports(self._config)
-            configuration.prepare_directories(self._config)
+            config_machine.check_ports(self._config)
+            config_machine.prepare_directories(self._config)
         try:
             lock = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:

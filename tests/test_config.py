@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from ports import free_port
 
 from litemq import config as configuration
-from litemq.config import Config, check_paths, check_ports, load, prepare_directories, reference
+from litemq.config import Config, load, reference
+from litemq.config_machine import check_paths, check_ports, prepare_directories
 from litemq.config_rules import Duration, Size, parse_duration_s, parse_size_bytes, toml_text
 from litemq.errors import ConfigError
 

@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config_rules": set(),
     "hooks": set(),
     "config": {"config_rules", "errors"},
+    "config_machine": {"config_rules", "config", "errors"},
     "log": {"config", "errors"},
     "log_tail": {"log"},
     "txlog": {"config", "errors", "log"},
@@ -31,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "election": {"txlog", "config", "errors", "log"},
     "actors": {"fs", "transport", "election", "txlog", "config", "errors", "log", "log_tail"},
 }
-MAY_IMPORT["actors"].add("hooks")
+MAY_IMPORT["actors"] |= {"hooks", "config_machine"}
 MAY_IMPORT["bench"] = MAY_IMPORT["actors"] | {"actors"}
 MAY_IMPORT["cli_common"] = {"config", "errors"}
 MAY_IMPORT["cli_diverged"] = MAY_IMPORT["actors"] | {"actors", "cli_common"}
