@@ -9,7 +9,7 @@ WORKERS := -n 2 --dist worksteal
 help:
 	@echo 'make demo [SECONDS=10]  three nodes at work on this machine; the primary is killed'
 	@echo 'make test [T="-k log"]  everything CI runs'
-	@echo 'make test-write-back    the tests again, primaries that are fixed with write-back'
+	@echo 'make test-write-back    the tests again, with write-back'
 	@echo 'make check              lint, format, types'
 	@echo 'make bench              the mount against native SQLite, and failovers'
 	@echo 'make torture            kills and long random runs, and make test-write-back'

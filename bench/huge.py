@@ -30,7 +30,6 @@ CHANGED = 0.05
 COMMITS = 500
 #: what is free on the disk must be so many times the size
 ROOM = 5
-LOOK_S = 0.05
 EQUAL_S = 3600.0
 
 
@@ -195,7 +194,7 @@ def table_rows(report: HugeReport) -> tuple[list[str], list[list[str]]]:
 def words(report: HugeReport) -> list[str]:
     """What is not in the table."""
     size = report.database_bytes / (1 << 30)
-    lines = [f"database of {size:.2f} GiB; the primary is ready {report.ready_s:.1f} s after"]
+    lines = [f"database of {size:.2f} GiB; ready {report.ready_s:.1f} s after a clean stop"]
     for node, peaks in report.peak_bytes.items():
         each = ", ".join(f"{actor} {peak / (1 << 20):.0f}" for actor, peak in peaks.items())
         lines.append(f"most memory (resident) on {node}: {each} MiB")
