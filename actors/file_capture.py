@@ -207,8 +207,8 @@ class FileCapture:
         being_written = wal.being_written
         self._wals.take_published(tracked)
         seen = wal.has_index or wal.exclusive
-        if fenced and self._cached and not being_written and wal.was_read and wal.has_index:
-            wal.strike_out()  # a commit that was refused its sync; the index will be another
+        # a commit that was refused its sync must go: the index will be another
+        if fenced and self._cached and not being_written and wal.has_index and wal.strike_out():
             return tracked.comparing is None
         return not (being_written or wal.unpublished) and seen and tracked.comparing is None
 

@@ -229,8 +229,8 @@ class FuseCapture:
             case m.AdmitWriter(pid=pid, compared=compared):
                 if self._mounted:
                     self._admitted = pid
-                    self.unverified = self.unverified and not compared
-                    self._to_log.send(m.WriterAdmitted(pid))
+                    self.unverified = self.unverified and compared != self._incarnation
+                    self._to_log.send(m.WriterAdmitted(pid, self._incarnation))
             case m.SetRole(primary=primary, epoch=epoch, text=text):
                 self._primary_text = text.encode() + b"\n"
                 self._set_role(primary=primary, epoch=epoch)
@@ -350,6 +350,9 @@ class FuseCapture:
     def is_actor(self, pid: int) -> bool:
         return parent_of(pid) == os.getppid()
 
+    def same_process(self, pid: int, other: int) -> bool:
+        return os.path.exists(f"/proc/{pid}/task/{other}")
+
     def serves(self, pid: int) -> bool:
         # a replica's applier, which writes, is a program like any other
         return self._primary and self.is_actor(pid)
@@ -357,7 +360,7 @@ class FuseCapture:
     def admitted(self, pid: int) -> bool:
         if not self._admitted or pid == self._admitted:
             return pid == self._admitted
-        return os.path.exists(f"/proc/{self._admitted}/task/{pid}")
+        return self.same_process(self._admitted, pid)
 
     async def wal_gate(self, capture: DatabaseCapture) -> bool:
         if not self._primary:

@@ -98,6 +98,7 @@ class ReplicaApplier:
             catching_up=self._catching_up,
             to_fuse=self._to_fuse,
             epoch=lambda: self._epoch,
+            all_open=lambda: not self._unopened,
             checked=self._look_ready,
             beat=self._beat,
         )
@@ -221,10 +222,10 @@ class ReplicaApplier:
 
     def _from_node(self, message: m.Message, _payload: list[bytes]) -> None:
         match message:
-            case m.WriterAdmitted():
+            case m.WriterAdmitted(incarnation=incarnation):
                 if not self._catching_up.admitted:
                     self._catching_up.admitted = True
-                    self._upkeep.admitted()
+                    self._upkeep.admitted(incarnation)
                     for followed in self._followed.values():
                         self._applying.open(followed)
             case m.CaptureStarted():
@@ -338,6 +339,7 @@ class ReplicaApplier:
             self._reactor.later(COMPLETE_LOOK_S, lambda: self._complete(asked, deadline_s))
             return
         if not reason:
+            self._upkeep.tell_compared()
             for followed in self._followed.values():
                 followed.database.complete()
         reply = Sender(asked.reply_to)

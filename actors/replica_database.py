@@ -249,9 +249,8 @@ class ReplicaDatabase:
         if wal != writer.wal and time.monotonic() < self._mode_retry_s:
             wal = writer.wal
         pages = sorted(batch.pages.items())
-        anew = not writer.n_pages or writer.page_size != batch.page_size
-        if anew and len(pages) < batch.commit - (lock_page(batch.page_size) <= batch.commit):
-            raise NotADatabaseError(f"{self.name} has {writer.n_pages} pages, and no more came")
+        if not writer.n_pages and pages and pages[0][0] != 1:
+            raise NotADatabaseError(f"{self.name} is empty, and its first page has not changed")
         try:
             writer.apply(pages, commit=batch.commit, page_size=batch.page_size, wal=wal)
         except BusyError:

@@ -60,6 +60,8 @@ class RoleChange:
         self._waits_until_ready = False
         self._waits_for: type[m.Message] | None = None
         self._mount = crew.incarnation("fuse_capture")
+        #: the mount that is cut off has lived until nobody had anything in its cache
+        self._cut_off_in_order = False
         self.wanted = wanted
 
     def begin(self) -> None:
@@ -197,6 +199,7 @@ class RoleChange:
             self._layout.end_term()
             self._give_up(self._unable)
         elif self._config.caches_writes and not self.wanted.primary:
+            self._cut_off_in_order = self._mount == self._crew.incarnation("fuse_capture")
             # hard: its kernel connection ends with the process
             self._crew.dismiss(["fuse_capture"], self._mount_again, number=signal.SIGKILL)
         elif self._config.mount.fuse:
@@ -212,9 +215,10 @@ class RoleChange:
 
     def _mount_again(self) -> None:
         if not self._dropped:
-            # all it had has been handed over, and the applier compares the files
-            with contextlib.suppress(OSError):  # then everything is compared once more, some day
-                self._layout.mounted.write_text(REPLACED)
+            if self._cut_off_in_order:
+                # all it had has been handed over, and has come to the files
+                with contextlib.suppress(OSError):  # then programs wait for the comparison
+                    self._layout.mounted.write_text(REPLACED)
             self._staff()
 
     def _tell_mount(self) -> None:

@@ -42,12 +42,13 @@ class Upkeep:
         catching_up: CatchingUp,
         to_fuse: Sender | None,
         epoch: Callable[[], int],
+        all_open: Callable[[], bool],
         checked: Callable[[], object],
         beat: Callable[[], None],
     ) -> None:
-        """`epoch` tells the present one, `checked` is called when a file has been found right.
+        """`epoch` tells the present one, `all_open` whether every log could be opened.
 
-        `beat` is called now and then during long work.
+        `checked` is called when a file has been found right, `beat` now and then in long work.
         """
         self._config = config
         self._reactor = reactor
@@ -56,12 +57,13 @@ class Upkeep:
         self._catching_up = catching_up
         self._to_fuse = to_fuse if config.caches_writes else None
         self._epoch = epoch
+        self._all_open = all_open
         self._checked = checked
         self._beat = beat
         self._log = log.get()
         self._was_admitted = False
-        #: the mount was told that no file is lost
-        self._told_compared = False
+        #: the mount that this process may write to, and the last that was told of its files
+        self._mount = self._told = 0
 
     def begin(self) -> None:
         """From now on, again and again."""
@@ -71,14 +73,14 @@ class Upkeep:
 
     # --- mounts that come and go
 
-    def admitted(self) -> None:
-        """The mount lets this process write."""
-        self._was_admitted = True
+    def admitted(self, mount: int) -> None:
+        """The mount of that incarnation lets this process write."""
+        self._was_admitted, self._mount = True, mount
         self._reactor.later(0, self.look_around)
 
     def mount_died(self) -> None:
         """Connections into it are dead, and what the kernel had cached of its files has gone."""
-        self._told_compared = False
+        self._mount = 0
         for followed in self._followed.values():
             followed.database.close_writer()
             if self._config.caches_writes and self._was_admitted:
@@ -88,15 +90,17 @@ class Upkeep:
         """A file shows more of its log, or was repaired."""
         if followed.database.lost and followed.database.caught_up:
             self.look_around()
-        self._tell_compared()
+        self.tell_compared()
 
-    def _tell_compared(self) -> None:
+    def tell_compared(self) -> None:
         """Let programs read what a mount before this one may have left in pieces."""
-        lost = any(each.database.lost for each in self._followed.values())
-        if self._to_fuse is None or self._told_compared or lost or not self._catching_up.admitted:
+        if self._to_fuse is None or self._told == self._mount or not self._all_open():
             return
-        self._told_compared = True
-        self._to_fuse.send(m.AdmitWriter(os.getpid(), compared=True))
+        if any(each.database.lost or each.needs_repair for each in self._followed.values()):
+            return
+        self._told = self._mount
+        if self._mount:
+            self._to_fuse.send(m.AdmitWriter(os.getpid(), compared=self._mount))
 
     # --- files
 
@@ -104,6 +108,8 @@ class Upkeep:
         """Find files that somebody else has changed, and store how far the others are."""
         for followed in self._followed.values():
             database = followed.database
+            if database.unlogged and database.lost:
+                self._catching_up.log_rest(followed)  # it need not wait for a primary
             try:
                 if (
                     self._catching_up.admitted
@@ -124,7 +130,7 @@ class Upkeep:
                 followed.look_failed = True
             else:
                 followed.look_failed = False
-        self._tell_compared()
+        self.tell_compared()
 
     def _compare(self, followed: Followed) -> None:
         database = followed.database

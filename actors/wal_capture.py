@@ -203,7 +203,7 @@ class WalCapture:
         """
         any_taken = tail.failed = False
         try:
-            published = None
+            published = tail.published(chain=chain)
             commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
             if tail.rewound:
                 tail.rewound = False
@@ -221,7 +221,6 @@ class WalCapture:
                     any_taken = True
                 self._group.flush_if_large(tracked)
                 self._beat()
-                published = published or tail.published(chain=chain)
                 if tail.has_taken(published):
                     break
                 commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
@@ -234,6 +233,7 @@ class WalCapture:
                 self.open_index(tracked)
         except FormatError as error:  # overwritten while it was read
             self._log.info("the WAL has started over; comparing", reason=str(error))
+            tail.failed = True
             self._on_rewound(tracked)
         if tail.doubt and tracked.comparing is None:
             self._log.debug("frames may have been missed; comparing", db=tracked.name)

@@ -245,6 +245,9 @@ class Gatekeeper(Protocol):
     def is_actor(self, pid: int) -> bool:
         """Whether this thread belongs to an actor of this node."""
 
+    def same_process(self, pid: int, other: int) -> bool:
+        """Whether two threads belong to one process."""
+
     def serves(self, pid: int) -> bool:
         """Whether this thread belongs to an actor that has files open to look at them."""
 

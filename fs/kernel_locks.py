@@ -19,20 +19,23 @@ def is_exclusive(minor: int, inode: int) -> bool:
 
     True as well where the kernel does not tell.
     """
-    return _held(minor, inode, SHARED_FIRST, SHARED_FIRST + SHARED_SIZE - 1)
+    return _held(minor, inode, (SHARED_FIRST, SHARED_FIRST + SHARED_SIZE - 1))
 
 
 def is_written(minor: int, inode: int) -> bool:
     """Whether somebody has at least the RESERVED lock; as above."""
-    return _held(minor, inode, RESERVED_BYTE, RESERVED_BYTE) or is_exclusive(minor, inode)
+    exclusive = SHARED_FIRST, SHARED_FIRST + SHARED_SIZE - 1
+    return _held(minor, inode, (RESERVED_BYTE, RESERVED_BYTE), exclusive)
 
 
-def _held(minor: int, inode: int, first: int, last: int) -> bool:
+def _held(minor: int, inode: int, *ranges: tuple[int, int]) -> bool:
+    """Whether any of these is locked for writing."""
     try:
         lines = LOCKS.read_text("ascii").splitlines()
     except OSError:
         return True
-    return any(_covers(line, f"00:{minor:02x}:{inode}", first, last) for line in lines)
+    file = f"00:{minor:02x}:{inode}"
+    return any(_covers(line, file, *each) for line in lines for each in ranges)
 
 
 def _covers(line: str, file: str, first: int, last: int) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -101,16 +101,19 @@ class Operations(pyfuse3.Operations):
         if file is None:
             return self._virtual_attributes(inode)
         if self.enable_writeback_cache and isinstance(file, (WalFile, JournalFile)):
-            await self._within_term(ctx.pid)
+            await self._within_term(file, ctx.pid)
         return self._attributes(file)
 
-    async def _within_term(self, pid: int) -> None:
+    async def _within_term(self, file: File, pid: int) -> None:
         """The kernel asks for a file's attributes before it takes a write into its cache.
 
-        Of databases everybody asks for them: what ends a transaction is what is refused.
+        What ends a transaction is what is refused; of databases everybody asks. And only to who has
+        the file open for writing: SQLite takes a journal whose attributes it can't have for none.
         """
         gatekeeper = self._gatekeeper
-        if (gatekeeper.holding is None and not gatekeeper.fenced) or gatekeeper.is_actor(pid):
+        if gatekeeper.holding is None and not gatekeeper.fenced:
+            return
+        if gatekeeper.is_actor(pid) or not self._writes(file, pid):
             return
         if gatekeeper.holding is not None:
             await gatekeeper.holding.wait()
@@ -383,11 +386,18 @@ class Operations(pyfuse3.Operations):
 
     def _in_use(self, file: File) -> bool:
         """Whether a program has it open."""
-        return any(
-            (opened is file or (isinstance(opened, Revoked) and opened.file is file))
-            and not self._gatekeeper.serves(self._openers[handle])
-            for handle, (opened, _) in self._handles.items()
-        )
+        return any(not self._gatekeeper.serves(opener) for opener, _ in self._open_by(file))
+
+    def _writes(self, file: File, pid: int) -> bool:
+        """Whether the process of this thread has it open for writing."""
+        same_process = self._gatekeeper.same_process
+        return any(writing and same_process(by, pid) for by, writing in self._open_by(file))
+
+    def _open_by(self, file: File) -> Iterator[tuple[int, bool]]:
+        """Threads that have opened it, and whether for writing."""
+        for handle, (opened, writing) in self._handles.items():
+            if opened is file or (isinstance(opened, Revoked) and opened.file is file):
+                yield self._openers[handle], writing
 
     def _new_handle(self, file: File, writing: bool, pid: int) -> int:
         handle = self._next_handle

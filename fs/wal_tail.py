@@ -20,6 +20,7 @@ from litemq.fs.wal import (
     FRAME_HEADER_BYTES,
     INDEX_HEADER_BYTES,
     WAL_HEADER_BYTES,
+    ValidCommit,
     WalHeader,
     WalIndexHeader,
     frame_offset,
@@ -125,8 +126,7 @@ class WalTail:
         if index is None:
             self._enter(None)
             self.doubt = False
-            while self._collect_chain(0):
-                pass
+            self._count_chain()
         elif self._enter(index.salts):
             self._taken, self._running = index.mx_frame, None
         else:  # about to start over: everything is in the database file
@@ -139,8 +139,7 @@ class WalTail:
         self._taken, self._running = 0, None
         if self._enter(None):
             self._taken, self._running = 0, None
-            while self._collect_chain(0):
-                pass
+            self._count_chain()
 
     def open(self) -> bool:
         """Open the file that bears the name now, if it is not open; False if there is none."""
@@ -256,9 +255,8 @@ class WalTail:
         That is what a former tail has taken; if there was none, what the checksums show.
         """
         resume = self._resume
-        if self._enter(None) and not self._goes_on_from(resume):
-            while self._collect_chain(0):
-                pass
+        if self._enter(None) and not self._goes_on_from(resume) and not self.doubt:
+            self._count_chain()
 
     def overlay(self) -> Overlay | None:
         """What has been taken of the WAL, as pages over the database file; None if that is nothing.
@@ -305,21 +303,25 @@ class WalTail:
         For whoever holds the write lock, and has taken everything. A frame behind that was refused
         its sync, or its writer has died: it must not become a commit when the WAL is recovered.
         """
+        self.strike_out()
         index = os.pread(self._index_fd, INDEX_HEADER_BYTES, 0)
         os.pwrite(self._index_fd, sealed_index(index), 0)
         self.sealed = True
-        self.strike_out()
 
-    def strike_out(self) -> None:
+    def strike_out(self) -> bool:
         """See to it that no frame behind what has been taken is a commit to SQLite's recovery.
 
-        For whoever knows that nobody writes.
+        For whoever knows that nobody writes. False, and nothing done, unless all that was published
+        has been taken for certain. Raises OSError.
         """
+        if not self.was_read or not self.has_taken(self.published(chain=False)):
+            return False
         behind = self.captured_end
         with contextlib.suppress(OSError):  # nobody recovers what a dead mount holds
             if behind and os.pread(self._fd, FRAME_HEADER_BYTES, behind).strip(b"\0"):
                 os.pwrite(self._fd, bytes(FRAME_HEADER_BYTES), behind)
                 write_out(self._fd)
+        return True
 
     def close_index(self) -> None:
         if self._index_fd >= 0:
@@ -445,7 +447,7 @@ class WalTail:
             end = self._frames.end_of_commit(first, index.mx_frame)
             want = end + 1 - first
             if want * header.page_size > LARGEST_RECORD_BYTES:
-                return [self._huge(end)]
+                return [self._huge(end, None)]
         if self._cached and len(found) > MERGE_ABOVE:
             found = [merged(found)]
         commits = []
@@ -455,7 +457,8 @@ class WalTail:
                 for number, at in commit.pages.items()
                 if number <= commit.n_pages
             ]
-            commits.append(self._taken_up_to(commit.end_frame, pages, commit.n_pages))
+            commits.append(self._commit(commit.end_frame, pages, commit.n_pages))
+            self._taken = commit.end_frame
         self._running = None
         return commits
 
@@ -463,66 +466,74 @@ class WalTail:
         if not self._enter(None) or self.doubt:
             return []
         assert self._header is not None
-        running = self._running
-        if running is None and self._taken:
-            head = os.pread(self._fd, FRAME_HEADER_BYTES, self._offset(self._taken))
-            running = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
         commits: list[WalCommit] = []
         taken_bytes = 0
         frames = self._frames
         size = self._header.page_size
-        for commit in valid_commits(
-            self._read,
-            self._header,
-            first_frame=self._taken + 1,
-            running=running,
-            blank_up_to=blank_up_to,
-        ):
+        for commit in self._chain(blank_up_to):
             if len(commit.numbers) * size > LARGEST_RECORD_BYTES:
-                commits.append(self._huge(commit.end_frame))
-                self._running = commit.frame_checksum
+                commits.append(self._huge(commit.end_frame, commit.frame_checksum))
                 break
             pages = [
                 (number, frames.page(frame))
                 for number, frame in commit.newest.items()
                 if number <= commit.n_pages
             ]
-            commits.append(self._taken_up_to(commit.end_frame, pages, commit.n_pages))
-            self._running = commit.frame_checksum
+            commits.append(self._commit(commit.end_frame, pages, commit.n_pages))
+            self._taken, self._running = commit.end_frame, commit.frame_checksum
             taken_bytes += size * len(pages)
             if taken_bytes >= READ_BYTES:
                 break
         return commits
 
-    def _huge(self, end_frame: int) -> WalCommit:
+    def _count_chain(self) -> None:
+        """Count as taken what the checksums show, whatever it is."""
+        if self._header is not None:
+            for commit in self._chain(0):
+                self._taken, self._running = commit.end_frame, commit.frame_checksum
+
+    def _chain(self, blank_up_to: int) -> Iterator[ValidCommit]:
+        """The commits behind what has been taken."""
+        assert self._header is not None
+        running = self._running
+        if running is None and self._taken:
+            head = os.pread(self._fd, FRAME_HEADER_BYTES, self._offset(self._taken))
+            running = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+        return valid_commits(
+            self._read,
+            self._header,
+            first_frame=self._taken + 1,
+            running=running,
+            blank_up_to=blank_up_to,
+        )
+
+    def _huge(self, end_frame: int, running: tuple[int, int] | None) -> WalCommit:
+        """One that counts as taken when its pages have been read: a failure leaves it to the next
+        look. `running`: the checksum of its last frame, where that is gone by.
+        """
         overlay = Overlay(self._frames, self._taken + 1, end_frame)
         if not overlay.n_pages or self._generation_changed():
             raise FormatError("the WAL has been cut while it was read")
-        before = self._taken
 
         def images() -> Iterator[tuple[int, bytes]]:
             yield from overlay.images()
-            self._taken = end_frame  # and not before: a failure leaves it to the next look
+            self._taken, self._running = end_frame, running
 
-        commit = self._taken_up_to(end_frame, images(), overlay.n_pages)
-        self._taken = before
-        return commit
+        return self._commit(end_frame, images(), overlay.n_pages)
 
-    def _taken_up_to(
+    def _commit(
         self, end_frame: int, pages: Iterable[tuple[int, bytes]], n_pages: int
     ) -> WalCommit:
+        """From what has been taken up to that frame."""
         assert self._header is not None
-        salts = self._header.salts
         offset = self._offset(self._taken + 1)
-        size = self._offset(end_frame + 1) - offset
-        self._taken = end_frame
         return WalCommit(
             pages,
             n_pages,
             self._header.page_size,
-            _salt_numbers(salts),
+            _salt_numbers(self._header.salts),
             offset,
-            size,
+            self._offset(end_frame + 1) - offset,
         )
 
     def _read(self, offset: int, size: int) -> bytes:

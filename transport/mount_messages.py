@@ -192,17 +192,18 @@ class LogStalled(Message, frozen=True):
 class AdmitWriter(Message, frozen=True):
     """This process alone may write on a replica.
 
-    `compared`: and it has found that the files are what their logs say, since the mount began.
+    `compared` names the mount, if it has found all files in it to be what their logs say, or 0.
     """
 
     pid: Count
-    compared: bool = False
+    compared: Count = 0
 
 
 class WriterAdmitted(Message, frozen=True):
-    """Answer to `AdmitWriter`: the mount is there and knows the process."""
+    """Answer to `AdmitWriter`: the mount of that incarnation is there and knows the process."""
 
     pid: Count
+    incarnation: Count
 
 
 class ShowPrimary(Message, frozen=True):

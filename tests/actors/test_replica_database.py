@@ -29,14 +29,17 @@ class Primary:
         self._sql = sqlite3.connect(self._path, isolation_level=None)
         self._sql.execute("CREATE TABLE t(x)")
 
-    def commit(self) -> bytes:
+    def commit(self, *, first: int = 1) -> bytes:
+        """The next record, without pages before the `first`."""
         self._sql.execute("INSERT INTO t VALUES(hex(randomblob(3000)))")
         data = self._path.read_bytes()
         pages = [
             (at // PAGE_SIZE + 1, data[at : at + PAGE_SIZE])
             for at in range(0, len(data), PAGE_SIZE)
         ]
-        record = self._log.prepare(1, pages, commit=len(pages), page_size=PAGE_SIZE, timestamp_ms=0)
+        record = self._log.prepare(
+            1, pages[first - 1 :], commit=len(pages), page_size=PAGE_SIZE, timestamp_ms=0
+        )
         assert record is not None
         self._log.flush()
         return record
@@ -171,7 +174,7 @@ def test_file_when_it_is_empty_though_its_log_is_not_then_it_needs_a_repair(
     replica: Replica, primary: Primary
 ) -> None:
     """One transaction is not all of its pages."""
-    record = primary.commit()
+    record = primary.commit(first=2)
     database = replica.reopen(clean=False, empty=True)
     with pytest.raises(NotADatabaseError):
         apply(database, record)

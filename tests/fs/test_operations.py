@@ -67,6 +67,12 @@ class Cached:
     def is_actor(self, pid: int) -> bool:
         return pid == 7
 
+    def same_process(self, pid: int, other: int) -> bool:
+        return pid == other
+
+    def check_writable(self) -> None:
+        """Nothing is refused here."""
+
 
 def of_files(directory: Path, gatekeeper: Any) -> tuple[Operations, dict[str, int]]:
     """A database, its WAL and a journal, which the kernel knows; their inodes."""
@@ -88,12 +94,17 @@ def context(pid: int) -> Any:
 def test_write_when_commits_are_refused_then_the_kernel_may_not_cache_it(
     tmp_path: Path, name: str
 ) -> None:
-    """It asks for the attributes of what ends a transaction; our own actors may read on."""
+    """It asks for the attributes of what ends a transaction. Who only looks is answered: SQLite
+    takes a journal whose attributes it can't have for none, and would read half of a transaction.
+    """
     operations, inodes = of_files(tmp_path, Cached(fenced=True))
+    for pid, flags in ((1, os.O_RDWR), (2, os.O_RDONLY), (7, os.O_RDWR)):
+        asyncio.run(operations.open(inodes[name], flags, context(pid)))
     with pytest.raises(pyfuse3.FUSEError) as refused:
         asyncio.run(operations.getattr(inodes[name], context(1)))
     assert refused.value.errno == errno.EROFS
-    assert asyncio.run(operations.getattr(inodes[name], context(7))).st_size == 1
+    for pid in (2, 3, 7):
+        assert asyncio.run(operations.getattr(inodes[name], context(pid))).st_size == 1
     assert asyncio.run(operations.getattr(inodes["a.db"], context(1))).st_size == 1
 
 

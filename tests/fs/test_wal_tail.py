@@ -55,6 +55,62 @@ def test_overlay_when_the_wal_has_ended_then_there_is_none(
     assert tail.collect(chain=True) == [] if mode == "TRUNCATE" else tail.collect(chain=True)
 
 
+@pytest.mark.parametrize("count", ["skip", "stop_where_recovery_stops", "skip_published"])
+def test_huge_transaction_when_it_is_only_counted_then_it_counts_as_taken(
+    database: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: str
+) -> None:
+    """Nobody reads its pages for that, and what lies over the file is the newest."""
+    database.execute("PRAGMA wal_autocheckpoint=0")
+    monkeypatch.setattr(wal_tail, "LARGEST_RECORD_BYTES", 1 << 16)
+    database.execute("INSERT INTO t SELECT randomblob(100000)")
+    database.execute("INSERT INTO t VALUES(2)")
+    with closing(WalTail(str(tmp_path / "a.db-wal"), None)) as tail:
+        assert tail.open()
+        getattr(tail, count)()
+        assert tail.collect(chain=True) == []
+        assert tail.captured_end == (tmp_path / "a.db-wal").stat().st_size
+        overlay = tail.overlay()
+        assert overlay is not None
+        assert overlay.n_pages == database.execute("PRAGMA page_count").fetchone()[0]
+
+
+def test_huge_transaction_when_it_can_not_be_read_then_the_next_look_takes_it(
+    database: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as taken when it was."""
+    database.execute("PRAGMA wal_autocheckpoint=0")
+    monkeypatch.setattr(wal_tail, "LARGEST_RECORD_BYTES", 1 << 16)
+    database.execute("INSERT INTO t SELECT randomblob(100000)")
+    with closing(WalTail(str(tmp_path / "a.db-wal"), None)) as tail:
+        assert tail.open()
+        for _ in range(2):
+            *_, huge = tail.collect(chain=True)
+            pages = iter(huge.pages)
+            next(pages)
+        assert len(list(pages)) > 20
+        assert tail.collect(chain=True) == []
+
+
+def test_frames_when_they_are_published_and_not_taken_then_they_are_not_struck_out(
+    database: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """What is behind all that was published is."""
+    path = tmp_path / "a.db-wal"
+    with closing(WalTail(str(path), None)) as tail:
+        assert tail.open()
+        tail.use_file(os.open(path, os.O_RDWR))
+        tail.use_index(os.open(tmp_path / "a.db-shm", os.O_RDWR))
+        assert tail.collect(chain=False)
+        with open(path, "ab") as refused:
+            refused.write(b"frame" * 900)
+        database.execute("PRAGMA synchronous=OFF")
+        assert tail.strike_out()
+        assert path.read_bytes()[tail.captured_end :].startswith(bytes(24))
+        database.execute("INSERT INTO t VALUES(2)")
+        assert not tail.strike_out()
+        assert len(tail.collect(chain=False)) == 1
+
+
 def test_huge_transaction_when_its_wal_is_cut_while_it_is_walked_then_nothing_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
