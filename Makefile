@@ -4,6 +4,8 @@ SHELL := /bin/bash
 bin := .venv/bin
 # Nodes of tests wait more than they compute. Each worker has directories, ports and a Consul of its own.
 WORKERS := -n 2 --dist worksteal
+# When nothing works, each test waits its minute; what the first ones print is all there is to know.
+ENOUGH := --maxfail 20
 
 .PHONY: help
 help:
@@ -25,12 +27,12 @@ install:
 .PHONY: test
 test: install
 	@deploy/check-fuse.sh
-	$(bin)/pytest -m 'not torture' $(WORKERS) $(T)
+	$(bin)/pytest -m 'not torture' $(WORKERS) $(ENOUGH) $(T)
 
 .PHONY: test-write-back
 test-write-back: install
 	@deploy/check-fuse.sh
-	$(bin)/pytest -m 'not torture' --write-back $(WORKERS) $(T)
+	$(bin)/pytest -m 'not torture' --write-back $(WORKERS) $(ENOUGH) $(T)
 
 # T chooses among its own tests.
 .PHONY: torture
@@ -44,7 +46,7 @@ test-lowest: install
 	$(bin)/python -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet --constraint .venv/lowest.txt --editable '.[dev]'
 	@deploy/check-fuse.sh
-	.venv-lowest/bin/pytest -m 'not torture' $(WORKERS) $(T)
+	.venv-lowest/bin/pytest -m 'not torture' $(WORKERS) $(ENOUGH) $(T)
 
 .PHONY: check
 check: install

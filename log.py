@@ -63,6 +63,11 @@ def get(**bound: Any) -> structlog.typing.FilteringBoundLogger:
     return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(**bound))
 
 
+def strange_message(reason: str, count: int) -> None:
+    """Tell that a socket of this node dropped `count` messages that are none of ours."""
+    get().warning("dropped a strange message", reason=reason, count=count)
+
+
 def as_json(fields: Mapping[str, Any]) -> bytes:
     """One JSON line, whatever the values are: what JSON has no form for is written as its repr."""
     try:

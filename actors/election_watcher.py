@@ -68,7 +68,7 @@ class ElectionWatcher:
         self._log = log.get()
         self._endpoints = Endpoints(config.run_dir)
         self._reactor = Reactor()
-        self._inbox = Receiver.bind(self._endpoints.election)
+        self._inbox = Receiver.bind(self._endpoints.election, on_garbage=log.strange_message)
         self._to_supervisor = Sender(self._endpoints.control)
         self._to_fuse = Sender(self._endpoints.gates) if config.mount.fuse else None
         self._to_log = Sender(self._endpoints.capture)

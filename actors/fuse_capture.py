@@ -60,7 +60,7 @@ class FuseCapture:
         self._epoch = epoch
         self._primary = primary
         self._loop = PollLoop()
-        self._gates_in = Receiver.bind(self._endpoints.gates)
+        self._gates_in = Receiver.bind(self._endpoints.gates, on_garbage=log.strange_message)
         self._to_log = Sender(self._endpoints.capture)
         self._to_supervisor = Sender(self._endpoints.control)
         self._incarnation = time.time_ns() // 1000

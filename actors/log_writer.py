@@ -129,7 +129,7 @@ class LogWriter:
     def run(self) -> int:
         reactor = self._reactor
         # only now: until then the address may be an applier's
-        inbox = Receiver.bind(self._endpoints.capture, on_garbage=self._garbage)
+        inbox = Receiver.bind(self._endpoints.capture, on_garbage=log.strange_message)
         self._layout.create()
         try:
             self._open_logs()
@@ -183,9 +183,6 @@ class LogWriter:
         if now - self._beat_s >= HEARTBEAT_S:
             self._beat_s = now
             self._alive()
-
-    def _garbage(self, reason: str, count: int) -> None:
-        self._log.warning("dropped a strange message", reason=reason, count=count)
 
     def _mount_path(self, name: str) -> str:
         return str(application_file(self._config, name))
@@ -297,7 +294,7 @@ class LogWriter:
             case m.DatabaseRemoved(database=name):
                 self._removed(name)
             case _:
-                self._garbage(f"{type(message).__name__} is not for the log writer", 1)
+                log.strange_message(f"{type(message).__name__} is not for the log writer", 1)
 
     # --- agreeing with the mount on how things stand
 

@@ -57,7 +57,7 @@ class ReplicaApplier:
         self._node = config.node.name
         self._endpoints = endpoints = Endpoints(config.run_dir)
         self._reactor = Reactor()
-        self._local = Receiver.bind(endpoints.capture)
+        self._local = Receiver.bind(endpoints.capture, on_garbage=log.strange_message)
         self._answers = Receiver.bind(config.stream.answer_address, on_garbage=self._garbage)
         self._stream: Receiver | None = None
         self._to_fuse = Sender(endpoints.gates) if config.mount.fuse else None

@@ -44,7 +44,7 @@ class StreamPublisher:
         self._log = log.get()
         self._endpoints = Endpoints(config.run_dir)
         self._reactor = Reactor()
-        self._records = Receiver.bind(self._endpoints.records)
+        self._records = Receiver.bind(self._endpoints.records, on_garbage=log.strange_message)
         self._requests = Receiver.bind(
             config.stream.request_address, hwm=10_000, on_garbage=self._garbage
         )

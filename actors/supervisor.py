@@ -166,7 +166,7 @@ class Supervisor:
 
     def _serve(self) -> None:
         assert self._nursery is not None
-        control = Receiver.bind(self._endpoints.control)
+        control = Receiver.bind(self._endpoints.control, on_garbage=log.strange_message)
         self._crew = crew = Crew(
             self._config, self._nursery, self._reactor, changed=self._look_ready, failed=self._fail
         )

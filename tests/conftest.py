@@ -12,7 +12,7 @@ import pytest
 from capabilities import require_fuse
 from consul_server import ConsulServer
 from electorate import Electorate
-from leftovers import clear, make_run_directory, mounts_below, sweep_dead_runs
+from leftovers import clear, in_memory, make_run_directory, mounts_below, remove, sweep_dead_runs
 from namespaces import Network, sweep_dead_namespaces
 from nodes import Cluster, Node, Sections
 from ports import release_ports
@@ -42,10 +42,9 @@ def run_directory() -> Iterator[Path]:
     sweep_dead_namespaces()
     directory = make_run_directory()
     yield directory
-    clear(directory)
+    remove(directory)
     close_all()
     release_ports()
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 _numbers = iter(range(1, 1 << 30))
@@ -101,7 +100,7 @@ def _clusters(run_directory: Path) -> Iterator[Callable[..., Cluster]]:
 @pytest.fixture(scope="session")
 def consul(run_directory: Path) -> Iterator[ConsulServer]:
     """A Consul that no test stops; each test has a key of its own."""
-    server = ConsulServer(run_directory / "consul").start()
+    server = ConsulServer(run_directory / "consul", in_memory(run_directory) / "consul").start()
     server.settle()
     yield server
     server.close()
@@ -113,7 +112,9 @@ def own_consul(run_directory: Path) -> Iterator[Callable[..., ConsulServer]]:
     made: list[ConsulServer] = []
 
     def make(**options: Any) -> ConsulServer:
-        made.append(ConsulServer(run_directory / f"consul{next(_numbers)}", **options))
+        name = f"consul{next(_numbers)}"
+        data = in_memory(run_directory) / name
+        made.append(ConsulServer(run_directory / name, data, **options))
         return made[-1].start()
 
     yield make

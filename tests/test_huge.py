@@ -161,7 +161,7 @@ def test_primary_when_it_is_killed_behind_a_huge_transaction_then_it_goes_on(
     """Its log has no record of it, and its file has, or what SQLite's recovery leaves of it."""
     cluster = new_cluster()
     primary = cluster.primary
-    primary.announce("without its log", "the mount of a dead")
+    primary.announce("the mount of a dead")
     for mode in ("delete", "wal"):
         with database(cluster, mode) if mode == "delete" else primary.connect("a.db") as app:
             app.script(f"PRAGMA journal_mode={mode}", "PRAGMA synchronous=FULL")

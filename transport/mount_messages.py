@@ -196,14 +196,14 @@ class AdmitWriter(Message, frozen=True):
     """
 
     pid: Count
-    compared: Count = 0
+    compared: U64 = 0
 
 
 class WriterAdmitted(Message, frozen=True):
     """Answer to `AdmitWriter`: the mount of that incarnation is there and knows the process."""
 
     pid: Count
-    incarnation: Count
+    incarnation: U64
 
 
 class ShowPrimary(Message, frozen=True):

@@ -147,12 +147,13 @@ def test_mutant_when_one_rule_is_taken_out_then_it_is_caught(name: str) -> None:
 @pytest.mark.torture
 def test_service_when_it_forgets_its_epochs_then_one_can_be_served_twice() -> None:
     """Why the lease has to promise epochs that only grow: a node that was away while a term passed
-    cannot know of it, and the service no longer tells.
+    cannot know of it, and the service no longer tells. It takes three departures: the one who knows
+    is stalled, too.
     """
-    world = settled_pair(turns=2)
+    world = settled_pair(turns=3)
     world.service.forgets = True
     world.horizon_s = world.now_s + 5.0
-    found = explore(world, depth=1000, limit=1_000_000, moves_of=World.few_moves)
+    found = explore(world, depth=1000, limit=3_000_000, moves_of=World.few_moves)
     assert "accepts in epoch 2, as b did" in str(found.broken)
 
 

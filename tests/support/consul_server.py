@@ -32,11 +32,16 @@ class ConsulServer:
 
     MASTER_TOKEN = "5ca1ab1e-0000-4000-8000-000000000001"
 
-    def __init__(self, directory: Path, *, acl: bool = False, host: Host | None = None) -> None:
-        """It runs on `host`, a namespace of its own, or beside the test."""
+    def __init__(
+        self, directory: Path, data: Path, *, acl: bool = False, host: Host | None = None
+    ) -> None:
+        """It keeps its state in `data`, and runs on `host`, a namespace, or beside the test.
+
+        Each renewal of a lease is synced there, so it had better be a directory in memory.
+        """
         self._program = require_program("consul")
         self._directory = directory
-        self._data = directory / "data"
+        self._data = data
         self._acl = acl
         self._process: subprocess.Popen[bytes] | None = None
         self._host = host

@@ -1,6 +1,7 @@
 """What a test run leaves behind, on purpose or not: directories, mounts, processes.
 
-All of a run lies below one directory named after its process. Every process it starts has its
+All of a run lies below one directory named after its process, and one of the same name in memory.
+Every process it starts has its
 working directory there, so that all can be found, even those of a run that was killed. Never kills
 a process of anybody else.
 """
@@ -22,6 +23,9 @@ from waiting import eventually
 
 from litemq.fs import mount
 
+#: where what is synced waits for no disk, and so for no test that fills one
+_MEMORY = Path("/dev/shm")
+
 
 def make_run_directory() -> Path:
     """The directory of this run, named after its process and the moment that began."""
@@ -30,12 +34,26 @@ def make_run_directory() -> Path:
     return path.resolve()
 
 
+def in_memory(run_directory: Path) -> Path:
+    """The directory of the same run for what must not wait for a disk."""
+    path = _MEMORY / run_directory.name
+    path.mkdir(mode=0o755, exist_ok=True)
+    return path
+
+
+def remove(run_directory: Path) -> None:
+    """Take away what a run has left."""
+    clear(run_directory)
+    shutil.rmtree(_MEMORY / run_directory.name, ignore_errors=True)
+    shutil.rmtree(run_directory, ignore_errors=True)
+
+
 def sweep_dead_runs() -> None:
     """Take away what runs left whose process is gone."""
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if is_dead(path.name):
-            clear(path.resolve())
-            shutil.rmtree(path, ignore_errors=True)
+    for root in (Path(tempfile.gettempdir()), _MEMORY):
+        for path in root.glob(f"{PREFIX}*"):
+            if is_dead(path.name):
+                remove(path.resolve())
 
 
 def clear(directory: Path) -> None:
