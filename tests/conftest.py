@@ -139,7 +139,7 @@ def new_cluster(run_directory: Path) -> Iterator[Callable[..., Cluster]]:
 def new_electorate(run_directory: Path) -> Iterator[Callable[..., Electorate]]:
     """Make clusters that elect their primary, with the same claims to what remains."""
     require_fuse()
-    directory = run_directory / f"electorate{next(_numbers)}"
+    directory = run_directory / f"e{next(_numbers)}"  # short: sockets are below
     made: list[Electorate] = []
 
     def make(*arguments: Any, **options: Any) -> Electorate:

@@ -117,6 +117,14 @@ class ConsulServer:
         except OSError:
             return False
 
+    def _has_stopped(self) -> bool:
+        assert self._process is not None
+        threads = Path(f"/proc/{self._process.pid}/task").glob("*/stat")
+        try:
+            return all(each.read_text().rpartition(") ")[2].startswith("T") for each in threads)
+        except (FileNotFoundError, ProcessLookupError):  # one has just ended, so others may run
+            return False
+
     def kill(self) -> None:
         """As a power loss would."""
         process, self._process = self._process, None
@@ -139,6 +147,7 @@ class ConsulServer:
         """The process takes no step, and its connections stay."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        eventually(self._has_stopped, what="no thread of it runs")
         try:
             yield
         finally:
