@@ -114,8 +114,13 @@ class FileCapture:
                     self._bring_forward(tracked, tail)
                 else:
                     forgotten = tail.forget_what_recovery_forgets()
-            if forgotten or compare_all or not tracked.log.trusted or not tracked.log.n_pages:
+            logged = tracked.log
+            doubtful = compare_all or logged.state.unlogged or not logged.trusted
+            if forgotten or doubtful or not logged.n_pages:
                 self._compare_at_rest(tracked, tail)
+        except FormatError:
+            tracked.mark_unlogged(True)
+            raise
         finally:
             tail.close()
 
@@ -202,15 +207,16 @@ class FileCapture:
         has died or was refused become a commit when SQLite recovers the WAL.
         """
         wal = tracked.wal
+        all_told = tracked.comparing is None and not tracked.log.state.unlogged
         if wal is None:
-            return tracked.comparing is None
+            return all_told
         being_written = wal.being_written
         self._wals.take_published(tracked)
         seen = wal.has_index or wal.exclusive
         # a commit that was refused its sync must go: the index will be another
         if fenced and self._cached and not being_written and wal.has_index and wal.strike_out():
-            return tracked.comparing is None
-        return not (being_written or wal.unpublished) and seen and tracked.comparing is None
+            return all_told
+        return not (being_written or wal.unpublished) and seen and all_told
 
     def hand_back(self, tracked: Tracked) -> None:
         """What a replica needs to know of the file, if this node becomes one."""
@@ -229,7 +235,9 @@ class FileCapture:
 
     def _compare_at_rest(self, tracked: Tracked, tail: WalTail) -> None:
         if self._journal_active(tracked):
-            return  # mid-transaction; when the journal ends, the mount has everything compared
+            # mid-transaction; when the journal ends, the mount has everything compared
+            tracked.mark_unlogged(True)
+            return
         if os.path.getsize(self._path(tracked)) == 0:
             self._group.drop(tracked)
         elif self.log_difference(tracked, overlay=tail.overlay(), capture=tail.position()):
@@ -378,6 +386,7 @@ class FileCapture:
 
     def _not_a_database(self, tracked: Tracked, error: NotADatabaseError) -> None:
         if tracked.log.n_pages:
+            tracked.mark_unlogged(True)
             self._log.warning(
                 "the database was overwritten by what is none; replicas keep its last state",
                 db=tracked.name,
@@ -454,8 +463,8 @@ class FileCapture:
             differs = self._group.prepare(
                 tracked, changed.pages, changed.commit, changed.page_size, capture=capture
             )
-        if not trusted:
-            self._group.after(tracked, lambda errno: _trust(tracked, errno))
+        if not trusted or numbers is None:
+            self._group.after(tracked, lambda errno: _compared(tracked, errno))
         return differs
 
     def _path(self, tracked: Tracked) -> str:
@@ -469,7 +478,9 @@ class FileCapture:
             return False
 
 
-def _trust(tracked: Tracked, errno: int) -> None:
+def _compared(tracked: Tracked, errno: int) -> None:
     """The whole database has been compared, and the difference is in the log."""
     if not errno and not tracked.log.pending_bytes:
-        tracked.log.mark_trusted()
+        if not tracked.log.trusted:
+            tracked.log.mark_trusted()
+        tracked.mark_unlogged(False)

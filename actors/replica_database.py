@@ -72,7 +72,7 @@ class ReplicaDatabase:
         self.log = open_log(layout, name, segment_bytes)
         state = self.log.state
         was_primary = state.role == "primary"
-        handed_back = was_primary and state.applied == self.log.head
+        handed_back = was_primary and state.applied == self.log.head and not state.unlogged
         #: this node was the primary, and its file may have commits that are not in the log
         self.unlogged = was_primary and not handed_back
         if state.role != "replica" and not self.unlogged:
@@ -407,7 +407,8 @@ class ReplicaDatabase:
         self.checked = True
         self.applied = self._saved = self.log.head
         self._doubtful = self.log.head.txid
-        self.log.state.role, self.log.state.applied = "replica", self.log.head
+        state = self.log.state
+        state.role, state.applied, state.unlogged = "replica", self.log.head, False
         self.log.save_state()
         self.seen()
         self.show()

@@ -129,7 +129,7 @@ class StreamPublisher:
                     self._alive()
                 self._heartbeat()
             case m.BarrierReached(request=number, heads=heads):
-                self._heads.update({head.database: head for head in heads})
+                self._raise_heads(heads)
                 transfer = self._barriers.pop(number, None)
                 if transfer is not None:
                     transfer.barrier_reached(heads)
@@ -139,6 +139,13 @@ class StreamPublisher:
                 self._watch_drain(message)
             case _:
                 self._log.warning("unexpected message", message=type(message).__name__)
+
+    def _raise_heads(self, heads: list[m.Head]) -> None:
+        """An answer comes through a socket of its own: newer records may have overtaken it."""
+        for head in heads:
+            known = self._heads.get(head.database)
+            if known is None or known.position.txid < head.position.txid:
+                self._heads[head.database] = head
 
     def _ask_barrier(self, transfer: Transfer) -> None:
         self._barrier_count += 1

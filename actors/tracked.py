@@ -55,8 +55,12 @@ class Tracked:
         """Open the database's log, making it when there is none."""
         opened = open_log(layout, name, segment_bytes)
         try:
-            if opened.state.role == "" or not opened.head.txid:
-                opened.state.role = "primary"
+            state = opened.state
+            if state.role == "" or not opened.head.txid:
+                state.role = "primary"
+                opened.save_state()
+            if state.role == "primary" and state.applied != ZERO:
+                state.applied = ZERO  # handed back by the last end; from now on there may be more
                 opened.save_state()
             return cls(name, opened, PositionFile(layout.position(name)))
         except StorageError:
@@ -116,6 +120,12 @@ class Tracked:
         """The log holds all of the file: what a replica needs to go on with it."""
         self.log.state.applied = self.log.head
         self.log.state.page1_tail = bookkeeping(page1).hex()
+
+    def mark_unlogged(self, unlogged: bool) -> None:
+        """Whether the file may have commits that nothing else tells of. Raises StorageError."""
+        if self.log.state.unlogged != unlogged:
+            self.log.state.unlogged = unlogged
+            self.log.save_state()
 
     def show_position(self) -> None:
         """Bring `NAME-pos` up to date."""

@@ -253,11 +253,16 @@ def test_repair_when_nothing_can_be_kept_then_it_waits_until_it_can(cluster: Clu
 
 
 @pytest.mark.fuse
-@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.parametrize(
+    ("mode", "restarted"), [("wal", False), ("delete", False), ("delete", True)]
+)
 def test_rows_when_their_primary_died_before_they_were_logged_then_they_are_kept_too(
-    cluster: Cluster, mode: str, tmp_path: Path
+    cluster: Cluster, mode: str, restarted: bool, tmp_path: Path
 ) -> None:
-    """A commit returns before the log has it: what only the file has is logged before a repair."""
+    """A commit returns before the log has it: what only the file has is logged before a repair.
+
+    Also when the log had all of the file at a stop before.
+    """
     cluster.primary.announce("no sign of life", "actor ended")
     (replica,) = cluster.replicas
     with cluster.primary.connect(NAME) as app:
@@ -266,6 +271,9 @@ def test_rows_when_their_primary_died_before_they_were_logged_then_they_are_kept
     replica.stop()
     write(cluster.primary, 100, 103)
     cluster.captured(NAME)
+    if restarted:
+        cluster.primary.stop()
+        cluster.primary.start()
     app = cluster.primary.connect(NAME)  # closing it would wait for the log
     app.sql("SELECT * FROM t")
     cluster.primary.kill_actor("log_writer", signal.SIGSTOP)

@@ -27,6 +27,7 @@ from electorate import (
 )
 from leftovers import has_ended
 from sql_process import SqlError
+from tools import succeed
 from waiting import eventually
 
 from litemq.actors import proc
@@ -89,6 +90,32 @@ def test_primary_when_killed_under_load_then_another_serves_and_it_returns(
     cluster.wait_acks(20, nodes=[new])
     cluster.settle()
     assert cluster.primary is new
+
+
+@by_file_first
+def test_primary_when_killed_within_a_transaction_then_what_came_before_it_is_kept(
+    elect: Callable[..., Electorate],
+) -> None:
+    """Its log lacks a commit that its file has, and the file has a hot journal when it returns."""
+    cluster = elect(mode="delete")
+    old = cluster.primary
+    with old.connect(DATABASE) as app:
+        app.script("CREATE TABLE bulk(x)", "PRAGMA cache_size=2")
+        cluster.agree(DATABASE)
+        os.kill(old.actor("log_writer").pid, signal.SIGSTOP)
+        app.script(
+            "INSERT INTO bulk VALUES('told, and not logged')",
+            "BEGIN",
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) "
+            "INSERT INTO bulk SELECT randomblob(3000) FROM n",
+        )
+        cluster.kill(old)
+    cluster.wait_primary(other_than=old)
+    cluster.write()
+    cluster.wait_acks(20)
+    old.start()
+    cluster.settle()
+    assert any(b"told, and not logged" in page for page in diverged_pages(old))
 
 
 @pytest.mark.consul
@@ -441,6 +468,30 @@ def test_commit_when_it_is_published_after_a_hand_over_then_it_is_kept_as_diverg
         cluster.settle()
         assert app.sql("SELECT x FROM late") == [("early",)]
     assert any(b"published too late" in page for page in diverged_pages(old))
+
+
+def test_database_when_noise_was_written_over_it_and_another_serves_then_it_is_repaired(
+    new_electorate: Callable[..., Electorate], tmp_path: Path
+) -> None:
+    """The log has its last state, and so has the successor."""
+    cluster = new_electorate()
+    old = cluster.primary
+    old.announce("overwritten by what is none", *RETURN)
+    with old.connect(DATABASE) as app:
+        app.script("CREATE TABLE kept(x)", "INSERT INTO kept VALUES(1)")
+    cluster.agree(DATABASE)
+    noise = tmp_path / "noise"
+    noise.write_bytes(os.urandom(30000))
+    succeed("cp", noise, old.mount / DATABASE, directory=tmp_path)
+    eventually(lambda: old.logged("overwritten by what is none"), what="the node says so")
+    done = litemq("handoff", "--config", old.config_path)
+    assert done.code == 0, done
+    new = cluster.wait_primary(other_than=old)
+    eventually(lambda: role(old) == "replica", what="the old one is a replica")
+    cluster.agree(DATABASE)
+    for node in (old, new):
+        with node.connect(DATABASE) as reader:
+            assert reader.sql("SELECT x FROM kept") == [(1,)], node.name
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="sees where in the kernel a process waits")

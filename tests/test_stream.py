@@ -14,6 +14,10 @@ from sql_process import SqlProcess
 from tools import succeed
 from waiting import eventually
 
+from litemq.config import load
+from litemq.transport import messages as m
+from litemq.transport.endpoints import Endpoints
+from litemq.transport.sockets import Sender
 from litemq.txlog.segment_reader import SegmentReader
 
 pytestmark = pytest.mark.fuse
@@ -89,6 +93,25 @@ def test_replica_when_it_is_ready_then_it_has_what_the_primary_had(
         assert replica.position("a.db") == position
         with replica.connect("a.db") as reader:
             assert reader.one("SELECT count(*) FROM t") == 20000
+
+
+def test_answer_when_newer_records_overtake_it_then_replicas_still_hear_of_them(
+    cluster: Cluster,
+) -> None:
+    """A barrier is answered through a socket of its own; here, long after that."""
+    (replica,) = cluster.replicas
+    with create(cluster, "a.db") as app:
+        cluster.agree("a.db")
+        replica.stop()
+        position = cluster.captured("a.db")
+        old = m.Head("a.db", m.WirePosition.of(position), 4096, 2, 0)
+        fill(app, 10)
+        cluster.captured("a.db")
+        records = Sender(Endpoints(load(cluster.primary.config_path).run_dir).records)
+        records.send(m.BarrierReached(0, [old]))
+        records.close()
+        replica.start()
+        cluster.agree("a.db")
 
 
 def test_primary_when_restarted_then_replicas_follow_its_new_epoch(

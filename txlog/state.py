@@ -45,6 +45,8 @@ class State:
     # salts, offset, size of frames in the WAL. Counts as long as that TXID is the last.
     captured: list[int] = field(default_factory=list)
     captured_txid: int = 0
+    # primaries: the file may have commits that neither the log nor a journal tells of
+    unlogged: bool = False
     last: Position = ZERO  # where the log was closed; counts only if `clean`
 
     def document(self) -> bytes:
@@ -66,6 +68,7 @@ class State:
             "role": self.role,
             "captured": self.captured,
             "captured_txid": self.captured_txid,
+            "unlogged": self.unlogged,
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -102,6 +105,7 @@ def load(directory: Path) -> State | None:
             role=str(document.get("role", "")),
             captured=[_number(each) for each in document.get("captured", [])],
             captured_txid=_number(document.get("captured_txid", 0)),
+            unlogged=document.get("unlogged") is True,
         )
     except (FormatError, ValueError, TypeError, KeyError) as error:
         raise FormatError(f"{path} is damaged: {error!r}") from error
