@@ -416,11 +416,10 @@ class Supervisor:
             self._reactor.later(DRAIN_STEP_S + 1, lambda: self._drain_step(3))
         elif done == 3 and self._step < 2:
             self._step = 2
-            # first of all: what it has written is in the kernel's cache until it closes the files
-            first = ["replica_applier"] if self._config.caches_writes else []
             assert self._crew is not None
-            there = self._crew.actors
-            self._crew.dismiss([name for name in first if name in there], self._dismiss_all)
+            # first of all: it may be writing, and what it has written may be in the kernel's cache
+            first = [name for name in self._crew.actors if name == "replica_applier"]
+            self._crew.dismiss(first, self._dismiss_all)
 
     def _dismiss_all(self) -> None:
         assert self._crew is not None

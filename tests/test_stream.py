@@ -114,6 +114,20 @@ def test_answer_when_newer_records_overtake_it_then_replicas_still_hear_of_them(
         cluster.agree("a.db")
 
 
+def test_replica_when_stopped_while_it_applies_then_nothing_fails(cluster: Cluster) -> None:
+    """Its applier ends before its mount does."""
+    (replica,) = cluster.replicas
+    with create(cluster, "a.db", "delete") as app:
+        for _ in range(3):
+            before = replica.position("a.db")
+            app.start("repeat", "INSERT INTO t VALUES(1, zeroblob(2000))", 800)
+            eventually(lambda before=before: replica.position("a.db") != before)
+            replica.stop()
+            app.finish()
+            replica.start()
+            cluster.agree("a.db")
+
+
 def test_primary_when_restarted_then_replicas_follow_its_new_epoch(
     new_cluster: Callable[..., Cluster],
 ) -> None:
