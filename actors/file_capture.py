@@ -480,7 +480,8 @@ class FileCapture:
 
 def _compared(tracked: Tracked, errno: int) -> None:
     """The whole database has been compared, and the difference is in the log."""
-    if not errno and not tracked.log.pending_bytes:
-        if not tracked.log.trusted:
-            tracked.log.mark_trusted()
-        tracked.mark_unlogged(False)
+    if errno:
+        return
+    if not tracked.log.trusted and not tracked.log.pending_bytes:
+        tracked.log.mark_trusted()
+    tracked.mark_unlogged(False)

@@ -68,7 +68,8 @@ def fill(app: SqlProcess, rows: int) -> None:
 
 def arrived(node: Node, rows: int) -> bool:
     with node.connect("a.db") as reader:
-        return bool(reader.one("SELECT count(*) FROM t") == rows)
+        # before the table is there that is an error
+        return bool(reader.ask("attempt", "SELECT count(*) FROM t", []) == ["rows", [[rows]]])
 
 
 def behind(cluster: Cluster, name: str) -> Path:
