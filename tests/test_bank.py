@@ -178,7 +178,7 @@ def test_bank_when_actors_are_killed_then_nothing_is_lost_and_no_reader_sees_hal
 ) -> None:
     """kill -9 of actors and applications under load: money, order and acknowledgements hold."""
     # where writes are cached, the FUSE actor and the log writer at once are a power failure
-    run_bank(new_cluster, mode, "FULL" if Node.write_back else "NORMAL", 10)
+    run_bank(new_cluster, mode, "FULL" if Node.write_back else "NORMAL", 7)
 
 
 @pytest.mark.torture

@@ -163,8 +163,15 @@ def test_databases_when_made_and_dropped_then_the_leaf_follows(
 # --- catching up
 
 
-@pytest.mark.parametrize("mode", ["wal", "delete"])
-@pytest.mark.parametrize("fuse", [True, False], ids=["mount", "plain"])
+@pytest.mark.parametrize(
+    ("fuse", "mode"),
+    [
+        pytest.param(True, "wal", id="mount-wal"),
+        pytest.param(False, "delete", id="plain-delete"),
+        pytest.param(True, "delete", id="mount-delete", marks=pytest.mark.torture),
+        pytest.param(False, "wal", id="plain-wal", marks=pytest.mark.torture),
+    ],
+)
 def test_leaf_when_it_joins_while_the_primary_is_written_then_the_relay_gives_it_everything(
     new_cluster: Callable[..., Cluster], fuse: bool, mode: str, write_back: bool
 ) -> None:

@@ -27,6 +27,15 @@ REPAIRED = "somebody else|repairing|repair"
 FORGETFUL = {"retention": {"age": "100ms", "bytes": "4KiB", "segment-bytes": "4KiB"}}
 
 
+mount_first = pytest.mark.parametrize(
+    "fuse",
+    [
+        pytest.param(True, id="mount"),
+        pytest.param(False, id="plain", marks=pytest.mark.torture),
+    ],
+)
+
+
 def fill(app: SqlProcess, rows: int, size: int = 100) -> None:
     """One transaction of so many rows."""
     app.sql(
@@ -263,7 +272,7 @@ def test_replica_when_it_does_not_read_then_the_primary_keeps_its_memory(
         cluster.agree("a.db", timeout_s=60)
 
 
-@pytest.mark.parametrize("fuse", [True, False], ids=["mount", "plain"])
+@mount_first
 def test_replica_when_away_longer_than_retention_then_it_is_repaired(
     new_cluster: Callable[..., Cluster], fuse: bool, write_back: bool
 ) -> None:
@@ -324,7 +333,7 @@ def test_plain_file_when_root_changes_it_then_it_is_found_and_repaired(
         cluster.agree("a.db")
 
 
-@pytest.mark.parametrize("fuse", [True, False], ids=["mount", "plain"])
+@mount_first
 def test_replica_file_when_changed_while_the_node_is_down_then_it_is_repaired(
     new_cluster: Callable[..., Cluster], fuse: bool
 ) -> None:
