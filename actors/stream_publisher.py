@@ -116,7 +116,7 @@ class StreamPublisher:
     def _from_node(self, message: m.Message, payload: list[bytes]) -> None:
         match message:
             case m.RecordsLogged(head=head, first_txid=first, lengths=lengths):
-                self._heads[head.database] = head
+                self._raise_heads([head])
                 self._stream.publish(
                     head.database,
                     m.LiveRecords(self._config.node.name, self._epoch, head, first, lengths),
@@ -141,7 +141,9 @@ class StreamPublisher:
                 self._log.warning("unexpected message", message=type(message).__name__)
 
     def _raise_heads(self, heads: list[m.Head]) -> None:
-        """An answer comes through a socket of its own: newer records may have overtaken it."""
+        """An answer comes through a socket of its own, and a dead log writer's last words through
+        another than its successor's: newer records may have overtaken either.
+        """
         for head in heads:
             known = self._heads.get(head.database)
             if known is None or known.position.txid < head.position.txid:
