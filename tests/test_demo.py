@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from commands import environment, litemq
 from litemq import cli
 from litemq.bench.accounts import Account
 from litemq.bench.demo import Demo, Outcome, Row
+from litemq.config import load
 from litemq.errors import LiteMQError
 
 pytestmark = pytest.mark.fuse
@@ -126,6 +128,10 @@ def test_demo_when_killed_then_its_nodes_end_and_unmount(directory: Path) -> Non
         process.wait()
     assert not psutil.wait_procs(children, timeout=30)[1]
     assert not [path for path in left_behind(directory) if "mount" in path]
+    files = [path.resolve() for path in directory.rglob("node-*.toml")]
+    assert len(files) == 3
+    for file in files:
+        shutil.rmtree(load(file).run_dir)  # a path too long for sockets: it lies elsewhere
 
 
 def demo(account: Account, *, checksums: tuple[str, str] = ("a", "a")) -> Outcome:
