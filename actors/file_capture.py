@@ -386,7 +386,6 @@ class FileCapture:
 
     def _not_a_database(self, tracked: Tracked, error: NotADatabaseError) -> None:
         if tracked.log.n_pages:
-            tracked.mark_unlogged(True)
             self._log.warning(
                 "the database was overwritten by what is none; replicas keep its last state",
                 db=tracked.name,

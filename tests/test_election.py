@@ -118,6 +118,26 @@ def test_primary_when_killed_within_a_transaction_then_what_came_before_it_is_ke
     assert any(b"told, and not logged" in page for page in diverged_pages(old))
 
 
+def test_primary_when_its_file_was_cut_while_it_was_dead_then_it_has_what_the_others_have(
+    new_electorate: Callable[..., Electorate],
+) -> None:
+    """What could not be read is not taken for what the log says."""
+    cluster = new_electorate(mode="delete")
+    old = cluster.primary
+    old.announce("can't read the database", *RETURN)
+    with old.connect(DATABASE) as app:
+        app.script("CREATE TABLE bulk(x)", "INSERT INTO bulk VALUES(zeroblob(100000))")
+    cluster.agree(DATABASE)
+    cluster.kill(old)
+    cluster.wait_primary(other_than=old)
+    file = old.data_dir / "files" / DATABASE
+    os.truncate(file, file.stat().st_size - 50000)
+    old.start()
+    cluster.write()
+    cluster.wait_acks(20)
+    cluster.settle()
+
+
 @pytest.mark.consul
 def test_primary_when_its_supervisor_is_killed_then_its_lease_is_given_back(
     new_electorate: Callable[..., Electorate], consul: ConsulServer

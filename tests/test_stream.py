@@ -27,15 +27,6 @@ REPAIRED = "somebody else|repairing|repair"
 FORGETFUL = {"retention": {"age": "100ms", "bytes": "4KiB", "segment-bytes": "4KiB"}}
 
 
-mount_first = pytest.mark.parametrize(
-    "fuse",
-    [
-        pytest.param(True, id="mount"),
-        pytest.param(False, id="plain", marks=pytest.mark.torture),
-    ],
-)
-
-
 def fill(app: SqlProcess, rows: int, size: int = 100) -> None:
     """One transaction of so many rows."""
     app.sql(
@@ -104,10 +95,17 @@ def test_replica_when_it_is_ready_then_it_has_what_the_primary_had(
             assert reader.one("SELECT count(*) FROM t") == 20000
 
 
-def test_answer_when_newer_records_overtake_it_then_replicas_still_hear_of_them(
-    cluster: Cluster,
+@pytest.mark.parametrize(
+    "late",
+    [
+        pytest.param(lambda head: m.BarrierReached(0, [head]), id="answer"),
+        pytest.param(lambda head: m.RecordsLogged(head, head.position.txid, [0]), id="records"),
+    ],
+)
+def test_message_when_newer_records_overtake_it_then_replicas_still_hear_of_them(
+    cluster: Cluster, late: Callable[[m.Head], m.Message]
 ) -> None:
-    """A barrier is answered through a socket of its own; here, long after that."""
+    """A barrier is answered through a socket of its own, and each log writer has another."""
     (replica,) = cluster.replicas
     with create(cluster, "a.db") as app:
         cluster.agree("a.db")
@@ -117,7 +115,7 @@ def test_answer_when_newer_records_overtake_it_then_replicas_still_hear_of_them(
         fill(app, 10)
         cluster.captured("a.db")
         records = Sender(Endpoints(load(cluster.primary.config_path).run_dir).records)
-        records.send(m.BarrierReached(0, [old]))
+        records.send(late(old))
         records.close()
         replica.start()
         cluster.agree("a.db")
@@ -272,7 +270,7 @@ def test_replica_when_it_does_not_read_then_the_primary_keeps_its_memory(
         cluster.agree("a.db", timeout_s=60)
 
 
-@mount_first
+@pytest.mark.parametrize("fuse", [True, False], ids=["mount", "plain"])
 def test_replica_when_away_longer_than_retention_then_it_is_repaired(
     new_cluster: Callable[..., Cluster], fuse: bool, write_back: bool
 ) -> None:
@@ -333,7 +331,7 @@ def test_plain_file_when_root_changes_it_then_it_is_found_and_repaired(
         cluster.agree("a.db")
 
 
-@mount_first
+@pytest.mark.parametrize("fuse", [True, False], ids=["mount", "plain"])
 def test_replica_file_when_changed_while_the_node_is_down_then_it_is_repaired(
     new_cluster: Callable[..., Cluster], fuse: bool
 ) -> None:

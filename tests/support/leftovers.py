@@ -1,9 +1,8 @@
 """What a test run leaves behind, on purpose or not: directories, mounts, processes.
 
-All of a run lies below one directory named after its process, and one of the same name in memory.
-Every process it starts has its
-working directory there, so that all can be found, even those of a run that was killed. Never kills
-a process of anybody else.
+All of a run lies below one directory named after its process; what must not wait for a disk, below
+one of the same name in memory. Every process it starts has its working directory in the first, so
+that all can be found, even those of a run that was killed. Never kills a process of anybody else.
 """
 
 from __future__ import annotations
