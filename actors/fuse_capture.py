@@ -25,13 +25,14 @@ from litemq.config import Config
 from litemq.fs import mount
 from litemq.fs.capture import Commit, DatabaseCapture
 from litemq.fs.deletions import Deletions
-from litemq.fs.files import DatabaseFile, ShmFile, WalFile
+from litemq.fs.files import ShmFile
 from litemq.fs.late_close import LateClose
 from litemq.fs.operations import Operations
 from litemq.fs.page_cache import PageCache
 from litemq.fs.poll_loop import Event, PollLoop
 from litemq.fs.reserve import Reserve
 from litemq.fs.session import Session
+from litemq.fs.sqlite_files import DatabaseFile, WalFile
 from litemq.fs.tree import Tree
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints

@@ -16,8 +16,9 @@ import os
 from errno import EDQUOT, ENOSPC, EROFS
 
 from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, Gatekeeper
-from litemq.fs.files import DatabaseFile, File, JournalFile, WalFile, write_all
+from litemq.fs.files import File, write_all
 from litemq.fs.journal import is_active
+from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
 from litemq.fs.write_out import start_write_out
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from litemq.fs.files import File, JournalFile, ShmFile, WalFile
+from litemq.fs.files import File, ShmFile
 from litemq.fs.kernel_locks import is_exclusive, is_written
+from litemq.fs.sqlite_files import JournalFile, WalFile
 
 
 class Deletions:

@@ -20,9 +20,10 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from litemq.fs.capture import Gatekeeper
 from litemq.fs.deletions import Deletions
-from litemq.fs.files import DatabaseFile, File, JournalFile, Revoked, ShmFile, WalFile
+from litemq.fs.files import File, Revoked, ShmFile
 from litemq.fs.kernel_cache import CACHED_WRITES_S
 from litemq.fs.names import Kind, classify
+from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
 from litemq.fs.tree import ROOT_INODE, Tree
 from litemq.fs.virtual import VirtualFiles
 

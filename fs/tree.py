@@ -12,9 +12,10 @@ from pathlib import Path
 
 from litemq.fs.cached_files import CachedDatabaseFile, CachedJournalFile, CachedWalFile
 from litemq.fs.capture import DatabaseCapture, Gatekeeper
-from litemq.fs.files import DatabaseFile, File, JournalFile, ShmFile, WalFile
+from litemq.fs.files import File, ShmFile
 from litemq.fs.journal import is_active
 from litemq.fs.names import Kind, classify
+from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
 
 ROOT_INODE = 1
 JOURNAL_HEAD_BYTES = 28
