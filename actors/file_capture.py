@@ -212,7 +212,7 @@ class FileCapture:
             return all_told
         being_written = wal.being_written
         self._wals.take_published(tracked)
-        seen = wal.has_index or wal.exclusive
+        seen = wal.has_index or wal.unshared
         # a commit that was refused its sync must go: the index will be another
         if fenced and self._cached and not being_written and wal.has_index and wal.strike_out():
             return all_told
@@ -277,8 +277,8 @@ class FileCapture:
                 tracked.opening = False
                 if os.path.exists(self._path(tracked)):
                     self._again(tracked, REOPEN_S)
-                else:
-                    tracked.comparing = None  # unlinked meanwhile
+                else:  # unlinked meanwhile: there is nothing to be compared
+                    self._done(tracked)
                 return
             quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
             if quiet is None:
@@ -346,7 +346,7 @@ class FileCapture:
         quiet = lock.take() and not self._journal_active(tracked)
         if quiet and tail is not None:
             # without its index it is being opened: there is a lock to be taken
-            if not self._cached or tail.has_index or tail.exclusive:
+            if not self._cached or tail.has_index or tail.unshared:
                 wal_lock = tail.lock_writers()
             quiet = wal_lock is not None
         if not quiet:

@@ -1,17 +1,19 @@
-"""Reads a primary's database files once more after a start that trusted their page checksums.
+"""Reads pages of a primary's database files once more, where the log was believed to have them.
 
 A clean stop leaves checksums that are believed at the next start, so that a node is ready without a
-full read. What was done to the files in between is found here, slowly, while the node works.
-Owns which page is next. Never locks or waits: what it reads may be in the middle of a change, so a
-page that is not as the log says is only suspected. Always true: a suspect is looked at again while
-nobody writes the file, then compared under SQLite's locks, and nothing is made of it before.
+full read; and of what a checkpoint writes it is believed that the WAL had it. What else was done to
+the files is found here, slowly, while the node works. Owns which page is next. Never locks or
+waits: what it reads may be in the middle of a change, so a page that is not as the log says is only
+suspected. Always true: a suspect is looked at again while nobody writes the file, then compared
+under SQLite's locks, and nothing is made of it before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from litemq import log
@@ -31,12 +33,15 @@ LOOK_AGAIN_S = 0.2
 MOST_LOOKS = 20
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Reading:
-    """One database: the next page to read, the pages that were not as the log says."""
+    """Pages of one database, the next of them, and those that were not as the log says."""
 
     tracked: Tracked
-    next_page: int = 1
+    #: ascending page numbers; None: all that the log knows
+    pages: Sequence[int] | None = None
+    next: int = 0
+    done: Callable[[], object] = lambda: None
     suspects: list[int] = field(default_factory=list)
     #: size and time of the file when they were found, and how often they were looked at
     seen: tuple[int, int] = (0, 0)
@@ -44,7 +49,7 @@ class _Reading:
 
 
 class FileCheck:
-    """One pass over all databases of a node."""
+    """Of all databases of a node, one after the other."""
 
     def __init__(
         self, reactor: Reactor, layout: Layout, *, compare: Callable[[Tracked, list[int]], object]
@@ -54,17 +59,31 @@ class FileCheck:
         self._layout = layout
         self._compare = compare
         self._log = log.get()
-        self._waiting: list[_Reading] = []
+        self._waiting: deque[_Reading] = deque()
+        self._scheduled = False
         self._pages = self._compared = 0
 
     def begin(self, databases: Iterable[Tracked]) -> None:
-        """Check these in turn, those whose checksums were believed."""
-        self._waiting = [_Reading(each) for each in databases if each.log.trusted]
-        self._reactor.later(BEGIN_AFTER_S, self._go_on)
+        """Check those whose checksums were believed at the start."""
+        self._waiting.extend(_Reading(each) for each in databases if each.log.trusted)
+        self._go_on_after(BEGIN_AFTER_S)
+
+    def prove(
+        self, tracked: Tracked, numbers: list[int] | None, done: Callable[[], object]
+    ) -> None:
+        """Check these pages (None: all) before anything else; `done` is called behind it."""
+        self._waiting.appendleft(_Reading(tracked, numbers, done=done))
+        self._go_on_after(0.0)
+
+    def _go_on_after(self, pause_s: float) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._reactor.later(pause_s, self._go_on)
 
     def _go_on(self) -> None:
+        self._scheduled = False
         if not self._waiting:
-            self._log.info("checked the files", pages=self._pages, compared=self._compared)
+            self._log.debug("checked the files", pages=self._pages, compared=self._compared)
             return
         reading = self._waiting[0]
         pause_s = None
@@ -76,8 +95,9 @@ class FileCheck:
             finally:
                 os.close(fd)
         if pause_s is None:
-            self._waiting.pop(0)
-        self._reactor.later(pause_s or PAUSE_S, self._go_on)
+            self._waiting.remove(reading)
+            reading.done()
+        self._go_on_after(PAUSE_S if pause_s is None else pause_s)
 
     def _read(self, reading: _Reading, fd: int) -> float | None:
         """Read the next part; the pause until the next step, None at the end."""
@@ -85,13 +105,15 @@ class FileCheck:
         size = logged.page_size
         if reading.tracked.comparing is not None:
             return LOOK_AGAIN_S  # that tells more
-        if not size or reading.next_page > logged.n_pages:
+        pages = range(1, logged.n_pages + 1) if reading.pages is None else reading.pages
+        if not size or reading.next >= len(pages):
             return None
-        first = reading.next_page
-        last = min(first + max(PART_BYTES // size, 1) - 1, logged.n_pages)
-        reading.next_page = last + 1
-        self._pages += last + 1 - first
-        reading.suspects = _suspects(reading.tracked, fd, range(first, last + 1))
+        part = pages[reading.next : reading.next + max(PART_BYTES // size, 1)]
+        reading.next += len(part)
+        self._pages += len(part)
+        reading.suspects = _suspects(
+            reading.tracked, fd, [number for number in part if number <= logged.n_pages]
+        )
         if not reading.suspects:
             return PAUSE_S
         reading.seen, reading.looks = _as_it_is(fd), 1

@@ -21,17 +21,21 @@ from litemq.actors.handed_over import HandedOver
 from litemq.actors.layout import REPLACED, Layout
 from litemq.actors.placement import place
 from litemq.actors.proc import parent_of
+from litemq.actors.write_proofs import WriteProofs
 from litemq.config import Config
+from litemq.errors import NotADatabaseError
 from litemq.fs import mount
 from litemq.fs.capture import Commit, DatabaseCapture
-from litemq.fs.deletions import Deletions
-from litemq.fs.files import ShmFile
+from litemq.fs.files import File, ShmFile
 from litemq.fs.late_close import LateClose
 from litemq.fs.operations import Operations
 from litemq.fs.page_cache import PageCache
+from litemq.fs.pages import HEADER_BYTES, parse_header
 from litemq.fs.poll_loop import Event, PollLoop
+from litemq.fs.processes import process_of
 from litemq.fs.reserve import Reserve
 from litemq.fs.session import Session
+from litemq.fs.sqlite_acts import SqliteActs
 from litemq.fs.sqlite_files import DatabaseFile, WalFile
 from litemq.fs.tree import Tree
 from litemq.transport import messages as m
@@ -68,6 +72,12 @@ class FuseCapture:
         self._handed_over = HandedOver(
             self._send, cached=config.caches_writes, refused=lambda: self._refused
         )
+        self._proofs = WriteProofs(
+            self._loop,
+            self._send,
+            page_size=self._page_size,
+            capturing=lambda: self.capturing,
+        )
         self._ready: Event[None] = Event()
         self._resync_token = ""
         self._mounted = False
@@ -96,6 +106,8 @@ class FuseCapture:
         #: a replica whose cache has gone with the mount before this one
         self.unverified = self._cached and self._unclean and not primary
         self._reserve = Reserve(self._layout.reserve) if self._cached else None
+        #: database -> the last position of a file that is gone, until its log says so, too
+        self._dropped: dict[str, bytes] = {}
         #: when it was last said that the disk has no room for a page that nobody can refuse
         self._no_room_s = -math.inf
         self._tree = Tree(self._layout.files, self, cached=self._cached)
@@ -108,6 +120,7 @@ class FuseCapture:
             allow_other=config.mount.allow_other,
         )
         self._operations = Operations(self._tree, self, cached=self._cached)
+        self._acts = SqliteActs(0, after_a_death=False)
 
     # --- life
 
@@ -133,7 +146,8 @@ class FuseCapture:
         self._session.mount(self._operations)
         entry = mount.find_mount(str(self._config.mount.path))
         device = 0 if entry is None else entry.minor
-        self._operations.mounted(Deletions(device, after_a_death=self._after_a_death))
+        self._acts = SqliteActs(device, after_a_death=self._after_a_death)
+        self._operations.mounted(self._acts)
         self._mounted = True
         self._log.info("mounted", path=str(self._config.mount.path))
         self._alive()
@@ -150,9 +164,12 @@ class FuseCapture:
         self._loop.stop()
 
     def _in_use(self) -> bool:
-        """Whether an application has a file open; other actors have, until they end."""
-        ours = os.getppid()
-        return any(parent_of(pid) not in (0, ours) for pid in self._operations.openers)
+        """Whether an application has a file open; other actors have, until they end.
+
+        A thread that is gone, or in another PID namespace, was an application's: actors open files
+        in threads that last.
+        """
+        return any(not self.is_actor(pid) for pid in self._operations.openers)
 
     def _unmount(self) -> None:
         self._page_cache.close()
@@ -207,6 +224,8 @@ class FuseCapture:
                 self._handed_over.logged(sequence)
             case m.WritesExplained(sequence=sequence, database=database):
                 self._handed_over.explained(database, sequence)
+            case m.WritesProven(sequence=sequence):
+                self._proofs.proven(sequence)
             case m.LogWriterStarted(token=token):
                 self._resync(token)
             case m.EchoCapture(token=number, database=database):
@@ -339,6 +358,7 @@ class FuseCapture:
             )
         )
         self._handed_over.send_again()
+        self._proofs.send_again()
 
     def _send(self, message: m.Message, *payload: bytes) -> None:
         if not self._to_log.send(message, *payload):
@@ -351,17 +371,9 @@ class FuseCapture:
     def is_actor(self, pid: int) -> bool:
         return parent_of(pid) == os.getppid()
 
-    def same_process(self, pid: int, other: int) -> bool:
-        return os.path.exists(f"/proc/{pid}/task/{other}")
-
-    def serves(self, pid: int) -> bool:
-        # a replica's applier, which writes, is a program like any other
-        return self._primary and self.is_actor(pid)
-
     def admitted(self, pid: int) -> bool:
-        if not self._admitted or pid == self._admitted:
-            return pid == self._admitted
-        return self.same_process(self._admitted, pid)
+        """No pid: a thread of another PID namespace, which is no actor's."""
+        return 0 not in (pid, self._admitted) and self._admitted in (pid, process_of(pid))
 
     async def wal_gate(self, capture: DatabaseCapture) -> bool:
         if not self._primary:
@@ -383,6 +395,25 @@ class FuseCapture:
             self._handed_over.report(
                 capture.name, everything=commit.everything, numbers=commit.numbers
             )
+
+    def checkpointing(self, database: str) -> bool:
+        return self._unseen or self._acts.checkpoints(*self._database_and_index(database))
+
+    def wal_locked(self, database: str) -> bool:
+        return self._unseen or self._acts.cuts_wal(*self._database_and_index(database))
+
+    @property
+    def _unseen(self) -> bool:
+        """Whether a program is in another PID namespace: the kernel hides its locks from us."""
+        return 0 in self._operations.openers
+
+    def _database_and_index(self, database: str) -> tuple[File | None, File | None]:
+        names = self._tree.by_name
+        return names.get(database), names.get(f"{database}-shm")
+
+    def changed_by_hand(self, database: str, what: str) -> None:
+        self._log.info("a database was changed by hand; comparing", db=database, lost=what)
+        self._handed_over.report(database, everything=True, numbers=[])
 
     def wal_opened(self, database: str) -> None:
         if self._primary:
@@ -423,7 +454,12 @@ class FuseCapture:
             self._send(m.ShmRemoved(database))
 
     def database_removed(self, database: str) -> None:
+        self._handed_over.forget_reports(database)
+        self._proofs.forget(database)
         if self._primary:
+            position = self._position(database)
+            if position is not None:
+                self._dropped[database] = position
             self._send(m.DatabaseRemoved(database))
 
     async def store_in_page_cache(self, inode: int, offset: int, data: bytes) -> None:
@@ -433,6 +469,13 @@ class FuseCapture:
         self._late_close.unlink(path)
 
     def position_text(self, database: str) -> bytes | None:
+        position = self._position(database)
+        if position is not None and position == self._dropped.get(database):
+            return None  # of the file that bore the name before
+        self._dropped.pop(database, None)
+        return position
+
+    def _position(self, database: str) -> bytes | None:
         try:
             return self._layout.position(database).read_bytes() or None
         except OSError:
@@ -440,6 +483,16 @@ class FuseCapture:
 
     def primary_text(self) -> bytes:
         return self._primary_text
+
+    def prove_later(self, capture: DatabaseCapture) -> None:
+        self._proofs.later(capture)
+
+    def _page_size(self, database: str) -> int:
+        try:
+            with open(self._layout.files / database, "rb") as file:
+                return parse_header(file.read(HEADER_BYTES)).page_size
+        except (OSError, NotADatabaseError):
+            return 0
 
     def settle_later(self, capture: DatabaseCapture) -> None:
         capture.settle_timer = True

@@ -150,6 +150,10 @@ class HandedOver:
         if self._unexplained.get(database) == sequence:
             del self._unexplained[database]
 
+    def forget_reports(self, database: str) -> None:
+        """The file that they are of is gone."""
+        self._unexplained.pop(database, None)
+
     # --- another log writer, or none
 
     def send_again(self) -> None:

@@ -291,6 +291,8 @@ class LogWriter:
             case m.UnexplainedWrites(sequence=sequence, database=name):
                 numbers = None if message.everything else message.numbers
                 self._files.request(self._track(name), sequence=sequence, numbers=numbers)
+            case m.ProveWrites():
+                self._prove(message)
             case m.DatabaseRemoved(database=name):
                 self._removed(name)
             case _:
@@ -445,6 +447,13 @@ class LogWriter:
         if self._acknowledge and not self._group.stalled_errno:
             self._to_fuse.send(m.PagesLogged(self._acknowledge))
             self._acknowledge = 0
+
+    def _prove(self, message: m.ProveWrites) -> None:
+        tracked = self._track(message.database)
+        self._wals.collect(tracked)
+        numbers = None if message.everything else message.numbers
+        proven = m.WritesProven(message.sequence)
+        self._check.prove(tracked, numbers, lambda: self._to_fuse.send(proven))
 
     def _removed(self, name: str) -> None:
         tracked = self._tracked.get(name)

@@ -172,7 +172,7 @@ class WalCapture:
         tail = tracked.wal
         if tail is None:
             return False
-        taken = self.take(tracked, tail, chain=tail.exclusive)
+        taken = self.take(tracked, tail, chain=tail.unshared)
         try:
             waiting = tail.unpublished
         except OSError:  # the mount has died; with the next one everything is looked at anew
@@ -243,7 +243,7 @@ class WalCapture:
     def take_published(self, tracked: Tracked) -> None:
         """Take everything that is committed at this moment."""
         if tracked.wal is not None:
-            self.take(tracked, tracked.wal, chain=tracked.wal.exclusive)
+            self.take(tracked, tracked.wal, chain=tracked.wal.unshared)
 
     def gate(
         self,
@@ -269,7 +269,7 @@ class WalCapture:
             return
         if tail is not None:
             # Whoever checkpoints has committed: also frames that only its own index vouches for.
-            self.take(tracked, tail, chain=not tail.has_index, blank_up_to=wal_end)
+            self.take(tracked, tail, chain=not tail.has_index or tail.unshared, blank_up_to=wal_end)
             if self._cached is None and tail.restarting:
                 self.take(tracked, tail, chain=True, blank_up_to=wal_end)
         captured_end = 0 if tail is None else tail.captured_end
@@ -282,7 +282,7 @@ class WalCapture:
 
     def _can_be_read(self, tail: WalTail) -> bool:
         opened = self._cached is None or tail.is_open
-        return opened and (tail.has_index or tail.exclusive)
+        return opened and (tail.has_index or tail.unshared)
 
     # --- the end of a mount whose writes are cached
 

@@ -13,18 +13,14 @@ them; a journal's end is a commit only if the database was synced while the jour
 from __future__ import annotations
 
 import os
-from errno import EDQUOT, ENOSPC, EROFS
+from errno import EDQUOT, ENOSPC
+from time import monotonic
 
-from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, Gatekeeper
-from litemq.fs.files import File, write_all
+from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit
+from litemq.fs.files import Act, File, Leaving, write_all
 from litemq.fs.journal import is_active
 from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
 from litemq.fs.write_out import start_write_out
-
-
-def _refuse_if_fenced(gatekeeper: Gatekeeper) -> None:
-    if gatekeeper.fenced:
-        raise OSError(EROFS, os.strerror(EROFS))
 
 
 async def _write_when_there_is_room(file: File, offset: int, data: bytes) -> int:
@@ -55,19 +51,27 @@ class CachedDatabaseFile(DatabaseFile):
         return await _write_when_there_is_room(self, offset, data)
 
     async def truncate(self, size: int) -> None:
-        capture = self.capture
-        if not capture.explained and self.gatekeeper.capturing:
-            capture.everything = True
+        if not self._cut_by_sqlite(size) and self.gatekeeper.capturing:
+            self.capture.everything = True
             self._unexplained_change()
         self._resize(size)
 
+    def _cut_by_sqlite(self, size: int) -> bool:
+        capture = self.capture
+        in_wal_mode = capture.wal_end > 0 and size > 0
+        return capture.journal_active or (
+            in_wal_mode and self.gatekeeper.checkpointing(capture.name)
+        )
+
     async def fsync(self) -> None:
-        _refuse_if_fenced(self.gatekeeper)
+        self._refuse_if_fenced()
         os.fdatasync(self.fd)
         capture = self.capture
         if not self.gatekeeper.capturing:
             return
         if capture.wal_end:
+            if not self.gatekeeper.checkpointing(capture.name):
+                self.report_unexplained()
             await self._checkpoint_ended()
         elif capture.journal_active:
             capture.synced = True
@@ -76,7 +80,11 @@ class CachedDatabaseFile(DatabaseFile):
 
     async def _checkpoint_ended(self) -> None:
         """SQLite may start the WAL over now: what it holds must be in the log first."""
-        await self.capture.forget_behind(self.gatekeeper.wal_gate(self.capture))
+        capture = self.capture
+        await capture.forget_behind(self.gatekeeper.wal_gate(capture))
+        if capture.claimed and not capture.proof_timer:
+            capture.touched_s = monotonic()
+            self.gatekeeper.prove_later(capture)
 
     @property
     def explained(self) -> bool:
@@ -97,6 +105,14 @@ class CachedDatabaseFile(DatabaseFile):
         if self.gatekeeper.capturing and not self.unlinked:
             self.gatekeeper.database_closed(self.name)
 
+    async def leave(self, act: Act, leaving: Leaving) -> None:
+        async def closed() -> None:
+            await act()
+            if self.writers:
+                self.gatekeeper.database_closed(self.name)
+
+        await super().leave(closed, leaving)
+
 
 class CachedJournalFile(JournalFile):
     """A rollback journal. It comes when SQLite syncs it, before the database is written."""
@@ -113,10 +129,12 @@ class CachedJournalFile(JournalFile):
             return write_all(self.fd, data, offset)
         if offset == 0 and data.startswith(ZEROED_JOURNAL_HEADER):
             self._check_may_end()
-            commit = self._take_synced()
-            written = write_all(self.fd, data, 0)
-            await self._ended(commit)
-            return written
+
+            async def blank() -> None:
+                write_all(self.fd, data, 0)
+
+            await self._end_by(self._take_synced(), blank)
+            return len(data)
         if offset == 0 and is_active(data):
             self.capture.journal_active = True
         return write_all(self.fd, data, offset)
@@ -130,19 +148,19 @@ class CachedJournalFile(JournalFile):
             self._resize(size)
             return
         self._check_may_end()
-        commit = self._take_synced()
-        self._resize(0)
-        await self._ended(commit)
 
-    async def unlink(self) -> None:
+        async def cut() -> None:
+            self._resize(0)
+
+        await self._end_by(self._take_synced(), cut)
+
+    async def leave(self, act: Act, leaving: Leaving) -> None:  # noqa: ARG002 - as File's
         self._check_may_end()
-        commit = self._take_synced()
-        self.gatekeeper.remove(self.path)
-        await self._ended(commit)
+        await self._end_by(self._take_synced(), act)
 
     def _check_may_end(self) -> None:
         # whatever its pages are: they may not have come yet
-        _refuse_if_fenced(self.gatekeeper)
+        self._refuse_if_fenced()
 
     def _take_synced(self) -> Commit | None:
         """The transaction's pages, if all of them have come.
@@ -169,6 +187,7 @@ class CachedWalFile(WalFile):
         capture = self.capture
         if not self.unlinked:  # else it comes late
             capture.wal_end = max(capture.wal_end, offset + written)
+            self._note_time()
         start_write_out(self.fd, offset, written)  # a sync is about to ask for it, nearly always
         return written
 
@@ -177,17 +196,21 @@ class CachedWalFile(WalFile):
         os.fdatasync(self.fd)
 
     async def truncate(self, size: int) -> None:
-        self._resize(size)
-        self.capture.wal_truncated(size)
+        if self._cut_by_sqlite(size):
+            self._resize(size)
+            self.capture.wal_truncated(size)
+        else:
+            await super().truncate(size)
         self._explains_no_longer()
 
-    async def unlink(self) -> None:
-        if self.gatekeeper.capturing:
-            await self.gatekeeper.wal_gate(self.capture)
-        self.gatekeeper.remove(self.path)
-        self.capture.wal_truncated(0)
-        self.gatekeeper.wal_removed(self.capture.name)
+    async def leave(self, act: Act, leaving: Leaving) -> None:
+        await super().leave(act, leaving)
         self._explains_no_longer()
+
+    async def _loses_frames(self, *, by_sqlite: bool) -> bool:
+        if self.gatekeeper.capturing:  # nobody here knows how far the WAL goes
+            await self.gatekeeper.wal_gate(self.capture)
+        return self.gatekeeper.capturing and not by_sqlite
 
     def _explains_no_longer(self) -> None:
         if self.capture.changed and not self.capture.settle_timer:

@@ -42,23 +42,66 @@ class Commit:
     data: bytes | None
 
 
+class Places:
+    """Where a file was written, or that it is not known where."""
+
+    __slots__ = ("_run", "everything", "lengths")
+
+    def __init__(self) -> None:
+        #: offset -> bytes from there on
+        self.lengths: dict[int, int] = {}
+        #: the places are not known: any byte may have changed
+        self.everything = False
+        #: the place that was the last to change, and where its bytes end
+        self._run = (0, -1)
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.lengths)
+
+    def note(self, offset: int, length: int) -> None:
+        start, end = self._run
+        if offset == end and start in self.lengths:  # SQLite writes in the order of the file
+            offset, length = start, end - start + length
+        if self.lengths.get(offset, 0) < length:
+            self.lengths[offset] = length
+            self._run = (offset, offset + length)
+            if len(self.lengths) > MOST_PLACES:
+                self.lengths.clear()
+                self.everything = True
+
+    def clear(self) -> None:
+        self.lengths.clear()
+        self.everything = False
+
+    def page_numbers(self, page_size: int, last: int = MAX_PAGE) -> list[int] | None:
+        """The pages that they touch, up to the `last`; None for all, or too many to be told."""
+        if self.everything or sum(self.lengths.values()) > MOST_NUMBERS * page_size:
+            return None
+        numbers: set[int] = set()
+        for offset, length in self.lengths.items():
+            begin, end = offset // page_size, (offset + length - 1) // page_size
+            numbers.update(range(begin + 1, end + 2))
+        return sorted(number for number in numbers if number <= last)
+
+
 class DatabaseCapture:
     """The changes of one database name, across the lives of the files that bear it."""
 
     __slots__ = (
         "captured_end",
         "checkpoint_open",
+        "claimed",
         "dirty",
-        "everything",
         "foreign",
         "gates",
         "generation",
         "journal_active",
         "name",
         "never_synced",
+        "overwritten",
         "page_size",
+        "proof_timer",
         "rewritten",
-        "run",
         "settle_timer",
         "synced",
         "touched_s",
@@ -68,18 +111,19 @@ class DatabaseCapture:
     def __init__(self, name: str) -> None:
         self.name = name
         self.generation = 0
+        self.settle_timer = self.proof_timer = False
         self.begin()
 
     def begin(self) -> None:
         """Nothing is known to have changed."""
-        self.dirty: dict[int, int] = {}
+        self.dirty = Places()
+        #: written in WAL mode, by a checkpoint as it seems: the log has all of it if that is so
+        self.claimed = Places()
         #: places written while gates are held, and how many are
         self.rewritten: set[int] = set()
         self.gates = 0
-        #: the entry of `dirty` that was the last to change, and where its bytes end
-        self.run = (0, -1)
-        #: the pages that changed are not known: compare all of them
-        self.everything = False
+        #: in WAL mode, and written by something that is no checkpoint
+        self.overwritten = False
         #: the file was no database when it was last looked at, and that has been reported
         self.foreign = False
         self.journal_active = False
@@ -95,9 +139,8 @@ class DatabaseCapture:
         self.never_synced = False
         #: of the database when it was last looked at: page numbers mean nothing in another (bytes)
         self.page_size = 0
-        #: when the database file was last written without explanation (monotonic seconds)
+        #: when the database file or its WAL was last written (monotonic seconds)
         self.touched_s = 0.0
-        self.settle_timer = False
 
     @property
     def uncaptured(self) -> bool:
@@ -107,25 +150,26 @@ class DatabaseCapture:
     @property
     def explained(self) -> bool:
         """Whether a journal or a WAL accounts for writes to the database file."""
-        return self.journal_active or self.wal_end > 0
+        return self.journal_active or (self.wal_end > 0 and not self.overwritten)
+
+    @property
+    def everything(self) -> bool:
+        """The pages that changed are not known: compare all of them."""
+        return self.dirty.everything
+
+    @everything.setter
+    def everything(self, value: bool) -> None:
+        self.dirty.everything = value
 
     @property
     def changed(self) -> bool:
-        return self.everything or bool(self.dirty)
+        return bool(self.dirty)
 
     def note_write(self, offset: int, length: int) -> None:
         """Bytes of the database file were written outside a checkpoint."""
         if self.gates:
             self.rewritten.add(offset)
-        start, end = self.run
-        if offset == end and start in self.dirty:  # SQLite writes in the order of the file
-            offset, length = start, end - start + length
-        if self.dirty.get(offset, 0) < length:
-            self.dirty[offset] = length
-            self.run = (offset, offset + length)
-            if len(self.dirty) > MOST_PLACES:
-                self.forget()
-                self.everything = True
+        self.dirty.note(offset, length)
 
     async def forget_behind(self, gate: Coroutine[None, None, bool]) -> None:
         """Wait at the gate; if all that was written before is in the log then, it is not dirty.
@@ -133,13 +177,15 @@ class DatabaseCapture:
         It stays `dirty` meanwhile: a comparison under way is to have it. So does what is written
         meanwhile, also in the same place.
         """
-        before = dict(self.dirty)
+        places = self.dirty.lengths
+        before = dict(places)
         self.gates += 1
         try:
             proven = await gate
             for offset, length in before.items() if proven else ():
-                if self.dirty.get(offset) == length and offset not in self.rewritten:
-                    del self.dirty[offset]
+                if places.get(offset) == length and offset not in self.rewritten:
+                    del places[offset]
+                    self.claimed.note(offset, length)
         finally:
             self.gates -= 1
             if not self.gates:
@@ -168,9 +214,16 @@ class DatabaseCapture:
             self.generation += 1
 
     def forget(self) -> None:
-        """The database file is gone: nothing of it is left to capture."""
+        """Nothing of the database file is left to capture."""
         self.dirty.clear()
-        self.everything = False
+        self.overwritten = False
+
+    def file_gone(self) -> None:
+        """Another file may bear the name from now on."""
+        self.forget()
+        self.claimed.clear()
+        self.checkpoint_open = self.foreign = False
+        self.page_size = 0
 
     def take(self, fd: int, *, unexplained: bool = False) -> Commit | None:
         """The pages that changed, read from the file now; None if nothing did or it is no database.
@@ -190,11 +243,9 @@ class DatabaseCapture:
             self.everything = True
         self.page_size = size
         pages = database_size(header, os.fstat(fd).st_size)
-        last = MAX_PAGE if unexplained else pages
-        if sum(self.dirty.values()) > MOST_NUMBERS * size:
-            self.everything = True
-        everything = self.everything
-        numbers = [] if everything else self._page_numbers(size, last)
+        numbers = self.dirty.page_numbers(size, MAX_PAGE if unexplained else pages)
+        everything = numbers is None
+        numbers = numbers or []
         data: bytes | None = None
         if not everything and len(numbers) * size <= HANDOVER_BYTES:
             images = [os.pread(fd, size, (number - 1) * size) for number in numbers]
@@ -203,17 +254,6 @@ class DatabaseCapture:
         self.forget()
         self.foreign = False
         return Commit(size, pages, numbers, everything, data)
-
-    def _page_numbers(self, page_size: int, pages: int) -> list[int]:
-        numbers: set[int] = set()
-        for offset, length in self.dirty.items():
-            first = offset // page_size
-            last = (offset + length - 1) // page_size
-            if first == last:
-                numbers.add(first + 1)
-            else:
-                numbers.update(range(first + 1, last + 2))
-        return sorted(number for number in numbers if number <= pages)
 
 
 class Gatekeeper(Protocol):
@@ -244,12 +284,6 @@ class Gatekeeper(Protocol):
 
     def is_actor(self, pid: int) -> bool:
         """Whether this thread belongs to an actor of this node."""
-
-    def same_process(self, pid: int, other: int) -> bool:
-        """Whether two threads belong to one process."""
-
-    def serves(self, pid: int) -> bool:
-        """Whether this thread belongs to an actor that has files open to look at them."""
 
     @property
     def read_only(self) -> bool:
@@ -283,6 +317,18 @@ class Gatekeeper(Protocol):
 
     def unexplained(self, capture: DatabaseCapture, commit: Commit) -> None:
         """Bytes changed without journal or WAL."""
+
+    def checkpointing(self, database: str) -> bool:
+        """Whether somebody holds the lock under which SQLite writes a database in WAL mode."""
+
+    def wal_locked(self, database: str) -> bool:
+        """Whether somebody holds the lock under which SQLite cuts a WAL."""
+
+    def changed_by_hand(self, database: str, what: str) -> None:
+        """Something that is no SQLite has taken `what` from a database: compare all of it."""
+
+    def prove_later(self, capture: DatabaseCapture) -> None:
+        """When the database has been left alone, have what is claimed of it compared."""
 
     def wal_opened(self, database: str) -> None: ...
     def wal_removed(self, database: str) -> None: ...

@@ -8,9 +8,24 @@ bytes reach the backing file before the call that brought them is answered.
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from errno import EROFS
 
 from litemq.fs.capture import Gatekeeper
+
+#: ends the name of a backing file, and of its node
+Act = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """How a file loses its name: by unlink, by rename, or to a file that is renamed over it."""
+
+    by_sqlite: bool = True
+    """SQLite itself deletes it, as its locks tell; of a WAL, all frames are in the database."""
+    replaced: bool = False
+    """Another file takes the name in the same moment."""
 
 
 def write_all(fd: int, data: bytes, offset: int) -> int:
@@ -66,6 +81,15 @@ class File:
         self.writers += 1
         self.opened_for_writing()
 
+    def take_over(self, other: File) -> None:
+        """Go on with the descriptor and the users of a node that has lost its name.
+
+        That one may be in the middle of a held call: it keeps the descriptor, and sees `unlinked`.
+        """
+        self.fd, self.lookups = other.fd, other.lookups
+        self.handles, self.writers = other.handles, other.writers
+        other.unlinked = True
+
     def release(self, *, writing: bool) -> None:
         self.handles -= 1
         if writing:
@@ -112,14 +136,45 @@ class File:
     def written_to_the_end(self) -> None:
         """The last handle that could write is gone."""
 
-    async def unlink(self) -> None:
+    async def leave(self, act: Act, leaving: Leaving) -> None:  # noqa: ARG002 - for others
+        """Lose the name, by `act`: what the file stands for is captured before. Raises OSError."""
         # a super-journal's end is that of a transaction over several databases
-        if self.gatekeeper.fenced:
-            raise OSError(EROFS, os.strerror(EROFS))
+        self._refuse_if_fenced()
+        await act()
+
+    def remove(self) -> None:
+        """Unlink the backing file. Raises OSError."""
         os.unlink(self.path)
 
     def appeared(self) -> None:
-        """The file was created, or another was renamed to its name."""
+        """Another file was renamed to this name."""
+
+    def _refuse_if_fenced(self) -> None:
+        if self.gatekeeper.fenced:
+            raise OSError(EROFS, os.strerror(EROFS))
+
+
+class NamelessFile(File):
+    """A file that has lost its name and is still open: nothing of it is captured or refused.
+
+    SQLite finds files by their names. What programs go on to write here is seen by them alone, or
+    comes to a database that has a name, and is captured there.
+    """
+
+    __slots__ = ()
+
+    guarded = False
+
+    @classmethod
+    def of(cls, file: File) -> NamelessFile:
+        """The same inode, descriptor and users."""
+        nameless = cls(file.inode, file.name, file.path, file.gatekeeper)
+        nameless.take_over(file)
+        nameless.unlinked = True
+        return nameless
+
+    def check_writable(self) -> None:
+        """Nobody replicates it."""
 
 
 class ShmFile(File):
@@ -148,9 +203,12 @@ class ShmFile(File):
         super().create(mode)
         self.gatekeeper.shm_opened(self.database)
 
-    async def unlink(self) -> None:
-        os.unlink(self.path)
+    async def leave(self, act: Act, leaving: Leaving) -> None:  # noqa: ARG002 - as File's
+        await act()
         self.gatekeeper.shm_removed(self.database)
+
+    def appeared(self) -> None:
+        self.gatekeeper.shm_opened(self.database)
 
     async def fsync(self) -> None:
         """Nobody needs it on disk: it is rebuilt after a crash."""

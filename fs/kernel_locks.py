@@ -1,47 +1,56 @@
-"""What the kernel tells of the locks that programs hold on files of the mount.
+"""What the kernel tells of the locks that programs hold.
 
-Reads /proc/locks, which every process may. Always true: SQLite deletes a WAL and its index only
-under its EXCLUSIVE lock on the database (sqlite3WalClose); a lock on the same file in a mount that
-has died is another one, since that is another device.
+Reads /proc/locks, which every process may. Always true: what the kernel does not tell is said to be
+unknown.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
-
-from litemq.fs.locks import RESERVED_BYTE, SHARED_FIRST, SHARED_SIZE
 
 LOCKS = Path("/proc/locks")
 
 
-def is_exclusive(minor: int, inode: int) -> bool:
-    """Whether somebody has SQLite's EXCLUSIVE lock on that file of the device 0:`minor`.
+@dataclass(frozen=True, slots=True)
+class KernelLock:
+    """A lock on bytes of a file, as it is held; also by processes that may only read the file."""
 
-    True as well where the kernel does not tell.
-    """
-    return _held(minor, inode, (SHARED_FIRST, SHARED_FIRST + SHARED_SIZE - 1))
+    pid: int
+    """Of the process; -1 where the lock belongs to an open file (OFD)."""
+    device: tuple[int, int]
+    """Major and minor number."""
+    inode: int
+    writing: bool
+    first: int
+    last: float
+    """The last byte; infinite: to the end of the file."""
+
+    def covers(self, first: int, last: int) -> bool:
+        return self.first <= first and self.last >= last
 
 
-def is_written(minor: int, inode: int) -> bool:
-    """Whether somebody has at least the RESERVED lock; as above."""
-    exclusive = SHARED_FIRST, SHARED_FIRST + SHARED_SIZE - 1
-    return _held(minor, inode, (RESERVED_BYTE, RESERVED_BYTE), exclusive)
-
-
-def _held(minor: int, inode: int, *ranges: tuple[int, int]) -> bool:
-    """Whether any of these is locked for writing."""
+def held_locks() -> list[KernelLock] | None:
+    """All that are held now, those of whole files (flock) aside; None if that can't be told."""
     try:
         lines = LOCKS.read_text("ascii").splitlines()
     except OSError:
-        return True
-    file = f"00:{minor:02x}:{inode}"
-    return any(_covers(line, file, *each) for line in lines for each in ranges)
+        return None
+    return [lock for line in lines if (lock := _parse(line.split())) is not None]
 
 
-def _covers(line: str, file: str, first: int, last: int) -> bool:
+def _parse(words: list[str]) -> KernelLock | None:
     # 1: POSIX  ADVISORY  WRITE 4711 00:2f:17 1073741824 1073742335
-    words = line.split()
-    if words[3:4] != ["WRITE"] or words[5] != file:
-        return False  # also who waits for a lock: "1: -> POSIX ..."
-    end = float("inf") if words[7] == "EOF" else int(words[7])
-    return int(words[6]) <= first and end >= last
+    if words[1] not in ("POSIX", "OFDLCK"):  # also a wait: "1: -> POSIX ..."
+        return None
+    _, _, _, kind, pid, file, first, last = words
+    major, minor, inode = file.split(":")
+    return KernelLock(
+        pid=int(pid),
+        device=(int(major, 16), int(minor, 16)),
+        inode=int(inode),
+        writing=kind == "WRITE",
+        first=int(first),
+        last=math.inf if last == "EOF" else int(last),
+    )

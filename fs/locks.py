@@ -20,8 +20,10 @@ PENDING_BYTE = 0x40000000
 RESERVED_BYTE = PENDING_BYTE + 1
 SHARED_FIRST = PENDING_BYTE + 2
 SHARED_SIZE = 510
-#: of `-shm` (wal.c: UNIX_SHM_BASE 120, WAL_WRITE_LOCK 0)
+#: of `-shm` (wal.c: UNIX_SHM_BASE 120, WAL_WRITE_LOCK 0, WAL_CKPT_LOCK 1; os_unix.c: UNIX_SHM_DMS)
 WAL_WRITE_BYTE = 120
+WAL_CHECKPOINT_BYTE = 121
+WAL_IN_USE_BYTE = 128
 
 _FLOCK = Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, length, pid
 _REFUSED = (errno.EAGAIN, errno.EACCES)
@@ -107,6 +109,14 @@ def writer_active(fd: int) -> bool:
 def wal_writer_active(fd: int) -> bool:
     """Whether someone is in a write transaction in WAL mode; `fd` is `-shm` of the mount."""
     return _held(fd, WAL_WRITE_BYTE)
+
+
+def wal_index_in_use(fd: int) -> bool:
+    """Whether a connection shares the WAL index, and so goes by it; `fd` is `-shm` of the mount.
+
+    The first one to open an index that nobody uses makes it anew, from the WAL.
+    """
+    return _held(fd, WAL_IN_USE_BYTE)
 
 
 def _held(fd: int, byte: int) -> bool:

@@ -56,6 +56,15 @@ def find_mount(path: str) -> MountEntry | None:
     return found
 
 
+def mounted_devices() -> set[tuple[int, int]]:
+    """Major and minor numbers of all that is mounted here."""
+    found = set()
+    for line in _MOUNTINFO.read_text("utf-8", "surrogateescape").splitlines():
+        major, _, minor = line.split(" ", 3)[2].partition(":")
+        found.add((int(major), int(minor)))
+    return found
+
+
 def is_mounted(path: str) -> bool:
     return find_mount(path) is not None
 

@@ -11,18 +11,20 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
+from litemq.fs.attributes import attributes_of, only_when_it_was_written, set_attributes
 from litemq.fs.capture import Gatekeeper
-from litemq.fs.deletions import Deletions
-from litemq.fs.files import File, Revoked, ShmFile
+from litemq.fs.files import File, Leaving, Revoked, ShmFile
 from litemq.fs.kernel_cache import CACHED_WRITES_S
 from litemq.fs.names import Kind, classify
+from litemq.fs.processes import may_write, process_of
+from litemq.fs.sqlite_acts import SqliteActs
 from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
 from litemq.fs.tree import ROOT_INODE, Tree
 from litemq.fs.virtual import VirtualFiles
@@ -66,11 +68,11 @@ class Operations(pyfuse3.Operations):
         self._openers: dict[int, int] = {}
         self._next_handle = 1
         #: until it is mounted nobody can ask
-        self._deletions = Deletions(0, after_a_death=False)
+        self._acts = SqliteActs(0, after_a_death=False)
 
-    def mounted(self, deletions: Deletions) -> None:
-        """The mount has come into being; that is what may be deleted in it."""
-        self._deletions = deletions
+    def mounted(self, acts: SqliteActs) -> None:
+        """The mount has come into being; that is how SQLite is known in it."""
+        self._acts = acts
 
     # --- names and attributes
 
@@ -108,13 +110,14 @@ class Operations(pyfuse3.Operations):
     async def _within_term(self, file: File, pid: int) -> None:
         """The kernel asks for a file's attributes before it takes a write into its cache.
 
-        What ends a transaction is what is refused; of databases everybody asks. And only to who has
-        the file open for writing: SQLite takes a journal whose attributes it can't have for none.
+        What ends a transaction is what is refused; of databases everybody asks. A process that has
+        the file open only for reading gets its answer: SQLite takes a journal whose attributes it
+        can't have for none.
         """
         gatekeeper = self._gatekeeper
         if gatekeeper.holding is None and not gatekeeper.fenced:
             return
-        if gatekeeper.is_actor(pid) or not self._writes(file, pid):
+        if gatekeeper.is_actor(pid) or not self._may_be_a_writer(file, pid):
             return
         if gatekeeper.holding is not None:
             await gatekeeper.holding.wait()
@@ -141,10 +144,10 @@ class Operations(pyfuse3.Operations):
         if inode == ROOT_INODE:
             # who may make databases here; whatever it says, this process may
             attr.st_mode |= stat.S_IRWXU
-            _set_attributes(str(self._tree.backing), attr, fields)
+            set_attributes(str(self._tree.backing), attr, fields)
             return self._root_attributes()
         file = self._file(inode)
-        if self.enable_writeback_cache and _only_when_it_was_written(fields):
+        if self.enable_writeback_cache and only_when_it_was_written(fields):
             # at every sync; the backing file has a time of its own, and the kernel keeps its own
             return self._attributes(file)
         if fields.update_size:
@@ -154,7 +157,7 @@ class Operations(pyfuse3.Operations):
             await file.truncate(attr.st_size)
         if fields.update_mode or fields.update_uid or fields.update_gid:
             self._check_may_write(file, ctx.pid)
-        _set_attributes(file.path if file.fd < 0 else file.fd, attr, fields)
+        set_attributes(file.path if file.fd < 0 else file.fd, attr, fields)
         return self._attributes(file)
 
     # --- opening and closing
@@ -254,12 +257,34 @@ class Operations(pyfuse3.Operations):
     async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
         file = self._named(name)
         self._check_may_write(file, ctx.pid)
+        leaving = self._leaving(file, ctx.pid)
+
+        async def unlink() -> None:
+            file.remove()
+            self._detach(file)
+
+        await file.leave(unlink, leaving)
+
+    def _leaving(self, file: File, pid: int) -> Leaving:
+        """Of what a program deletes, or renames away. Raises FUSEError."""
         database = self._tree.by_name.get(classify(file.name)[1])
-        # pid 0 is in another PID namespace, of whose locks the kernel does not tell
-        if ctx.pid and not self._deletions.allowed(file, database, self._in_use):
+        if self._acts.by_a_dead_mount(file, database, pid):
             raise FUSEError(errno.EBUSY)
-        await file.unlink()
-        self._tree.detach(file)
+        return Leaving(by_sqlite=self._acts.deletes(file, database))
+
+    def _detach(self, file: File) -> None:
+        """The file has lost its name; those who have it open keep it."""
+        self._replace(file, self._tree.detach(file))
+
+    def _replace(self, file: File, successor: File) -> None:
+        """The node of an inode has changed its role."""
+        if not successor.handles:
+            return
+        for handle, (opened, writing) in self._handles.items():
+            if opened is file:
+                self._handles[handle] = (successor, writing)
+            elif isinstance(opened, Revoked) and opened.file is file:
+                opened.file = successor
 
     @_errnos
     async def rename(
@@ -281,30 +306,28 @@ class Operations(pyfuse3.Operations):
         if VirtualFiles.is_virtual(new):
             raise FUSEError(errno.EACCES)
         self._check_may_write(file, ctx.pid)
+        if target is not None:
+            self._check_may_write(target, ctx.pid)
         if self._gatekeeper.refuse_errno:
             raise FUSEError(self._gatekeeper.refuse_errno)
         await self._rename(file, target, new)
 
     async def _rename(self, file: File, target: File | None, new: str) -> None:
-        for each in (file, target):
-            if isinstance(each, DatabaseFile) and each.capture.uncaptured:
-                await self._gatekeeper.wal_gate(each.capture)
-        os.rename(file.path, self._tree.path(new))
-        if target is not None:
-            self._tree.detach(target)
-        # The kernel keeps the inode; under its new name the file may have another role.
-        renamed = self._tree.rename(file, new)
-        if isinstance(file, DatabaseFile):
-            file.capture.forget()
-            if self.enable_writeback_cache:
-                self._gatekeeper.database_closed(file.name)
-            self._gatekeeper.database_removed(file.name)
-        for handle, (opened, writing) in self._handles.items():
-            if opened is file:
-                self._handles[handle] = (renamed, writing)
-            elif isinstance(opened, Revoked) and opened.file is file:
-                opened.file = renamed
-        renamed.appeared()
+        async def move() -> None:
+            os.rename(file.path, self._tree.path(new))
+            if target is not None:
+                self._detach(target)
+            # The kernel keeps the inode; under its new name the file may have another role.
+            self._replace(file, self._tree.rename(file, new))
+
+        async def leave() -> None:
+            if target is None:
+                await move()
+            else:
+                await target.leave(move, Leaving(by_sqlite=False, replaced=True))
+
+        await file.leave(leave, Leaving(by_sqlite=False))
+        self._tree.by_name[new].appeared()
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         files = self._tree.by_name
@@ -385,20 +408,20 @@ class Operations(pyfuse3.Operations):
             # first write.
             raise FUSEError(errno.EACCES)
 
-    def _in_use(self, file: File) -> bool:
-        """Whether a program has it open."""
-        return any(not self._gatekeeper.serves(opener) for opener, _ in self._open_by(file))
+    def _may_be_a_writer(self, file: File, pid: int) -> bool:
+        """Whether the process of this thread has the file open for writing, or may have.
 
-    def _writes(self, file: File, pid: int) -> bool:
-        """Whether the process of this thread has it open for writing."""
-        same_process = self._gatekeeper.same_process
-        return any(writing and same_process(by, pid) for by, writing in self._open_by(file))
-
-    def _open_by(self, file: File) -> Iterator[tuple[int, bool]]:
-        """Threads that have opened it, and whether for writing."""
-        for handle, (opened, writing) in self._handles.items():
-            if opened is file or (isinstance(opened, Revoked) and opened.file is file):
-                yield self._openers[handle], writing
+        Of a process that can't be looked at, only if a file is open for writing that no process
+        which can be looked at has opened.
+        """
+        writes = may_write(pid, file.inode, file.name)
+        if writes is not None:
+            return writes
+        return any(
+            writing and not process_of(self._openers[handle])
+            for handle, (opened, writing) in self._handles.items()
+            if opened is file or (isinstance(opened, Revoked) and opened.file is file)
+        )
 
     def _new_handle(self, file: File, writing: bool, pid: int) -> int:
         handle = self._next_handle
@@ -440,7 +463,7 @@ class Operations(pyfuse3.Operations):
     def _attributes(self, file: File) -> EntryAttributes:
         if file.unlinked and file.fd < 0:
             raise FUSEError(errno.ENOENT)  # another may have its name
-        entry = _attributes_of(file.inode, file.stat(), CACHE_S)
+        entry = attributes_of(file.inode, file.stat(), CACHE_S)
         if self.enable_writeback_cache and not isinstance(file, ShmFile):  # that is mapped
             entry.attr_timeout = CACHED_WRITES_S
             if isinstance(file, (WalFile, JournalFile)):
@@ -448,14 +471,14 @@ class Operations(pyfuse3.Operations):
         return entry
 
     def _root_attributes(self) -> EntryAttributes:
-        return _attributes_of(ROOT_INODE, os.stat(self._tree.backing), CACHE_S)
+        return attributes_of(ROOT_INODE, os.stat(self._tree.backing), CACHE_S)
 
     def _virtual_attributes(self, inode: int) -> EntryAttributes:
         contents = self._virtual.contents(inode)
         if contents is None:
             raise FUSEError(errno.ENOENT)
         found = os.stat(self._tree.backing)
-        entry = _attributes_of(inode, found, 0.0, stat.S_IFREG | 0o444)
+        entry = attributes_of(inode, found, 0.0, stat.S_IFREG | 0o444)
         entry.st_size = len(contents)
         entry.st_nlink = 1
         return entry
@@ -469,45 +492,3 @@ def _text(name: bytes) -> str:
     if len(name) > 240:
         raise FUSEError(errno.ENAMETOOLONG)
     return text
-
-
-def _only_when_it_was_written(fields: pyfuse3.SetattrFields) -> bool:
-    others = fields.update_size or fields.update_mode or fields.update_atime
-    return fields.update_mtime and not (others or fields.update_uid or fields.update_gid)
-
-
-def _set_attributes(
-    target: int | str, attr: EntryAttributes, fields: pyfuse3.SetattrFields
-) -> None:
-    """Mode, owner and times of a backing file, as far as they are to be set. Raises OSError."""
-    if fields.update_mode:
-        os.chmod(target, stat.S_IMODE(attr.st_mode))
-    if fields.update_uid or fields.update_gid:
-        uid = attr.st_uid if fields.update_uid else -1
-        gid = attr.st_gid if fields.update_gid else -1
-        os.chown(target, uid, gid)
-    if fields.update_atime or fields.update_mtime:
-        now = os.stat(target)
-        accessed = attr.st_atime_ns if fields.update_atime else now.st_atime_ns
-        modified = attr.st_mtime_ns if fields.update_mtime else now.st_mtime_ns
-        os.utime(target, ns=(accessed, modified))
-
-
-def _attributes_of(
-    inode: int, found: os.stat_result, cache_s: float, mode: int | None = None
-) -> EntryAttributes:
-    entry = EntryAttributes()
-    entry.st_ino = inode
-    entry.st_mode = found.st_mode if mode is None else mode
-    entry.st_nlink = found.st_nlink
-    entry.st_uid = found.st_uid
-    entry.st_gid = found.st_gid
-    entry.st_size = found.st_size
-    entry.st_blksize = 4096
-    entry.st_blocks = found.st_blocks
-    entry.st_atime_ns = found.st_atime_ns
-    entry.st_mtime_ns = found.st_mtime_ns
-    entry.st_ctime_ns = found.st_ctime_ns
-    entry.attr_timeout = cache_s
-    entry.entry_timeout = cache_s
-    return entry

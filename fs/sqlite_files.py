@@ -14,10 +14,13 @@ from errno import ENOSPC, EROFS
 from time import monotonic
 
 from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, DatabaseCapture, Gatekeeper
-from litemq.fs.files import File
+from litemq.fs.files import Act, File, Leaving, write_all
+from litemq.fs.journal import is_active
 from litemq.fs.wal import FRAME_HEADER_BYTES
 from litemq.fs.write_out import start_write_out
 
+#: of a journal, to tell whether it is active (bytes)
+JOURNAL_HEAD_BYTES = 28
 #: unit of the kernel's page cache (bytes)
 KERNEL_PAGE = os.sysconf("SC_PAGE_SIZE")
 #: zeros laid out ahead in a WAL: as many as it is long, within these bounds (bytes)
@@ -45,18 +48,36 @@ class DatabaseFile(File):
             self.check_writable()
         if not gatekeeper.capturing:
             return os.pwrite(self.fd, data, offset)
-        if capture.wal_end:
-            # A checkpoint: once it is done the WAL may start over, so what it copies must be in the
-            # log. One that is complete ends with an fsync, and that is where it waits.
+        if capture.wal_end and self._checkpoint_writes():
+            # Once it is done the WAL may start over, so what it copies must be in the log. One that
+            # is complete ends with an fsync, and that is where it waits.
             if capture.never_synced and capture.wal_end > capture.captured_end:
                 await gatekeeper.wal_gate(capture)
-            capture.checkpoint_open = True
+            self._claim(offset, len(data))
             return os.pwrite(self.fd, data, offset)
         # noted before the write: a write that fails half way has changed bytes too
         capture.note_write(offset, len(data))
-        if not capture.journal_active:
+        if not capture.explained:
             self._unexplained_change()
         return os.pwrite(self.fd, data, offset)
+
+    def _checkpoint_writes(self) -> bool:
+        """In WAL mode: whether what writes is a checkpoint, as SQLite's lock shows at its begin."""
+        capture = self.capture
+        if not capture.checkpoint_open and not capture.overwritten:
+            if self.gatekeeper.checkpointing(capture.name):
+                capture.checkpoint_open = True
+            else:
+                capture.overwritten = True
+        return not capture.overwritten
+
+    def _claim(self, offset: int, length: int) -> None:
+        """The WAL is said to explain these bytes: that is looked at when nobody writes any more."""
+        capture = self.capture
+        capture.claimed.note(offset, length)
+        capture.touched_s = monotonic()
+        if not capture.proof_timer:
+            self.gatekeeper.prove_later(capture)
 
     def check_writable(self) -> None:
         # A full disk refuses what begins, at the journal; what has begun must be able to roll back,
@@ -67,10 +88,11 @@ class DatabaseFile(File):
     async def truncate(self, size: int) -> None:
         self.check_writable()
         capture = self.capture
-        if capture.wal_end and size:
+        if capture.wal_end and size and self.gatekeeper.checkpointing(capture.name):
             if capture.never_synced and capture.uncaptured:
                 await self.gatekeeper.wal_gate(capture)
         elif not capture.journal_active and self.gatekeeper.capturing:
+            capture.overwritten = capture.wal_end > 0
             capture.everything = True
             self._unexplained_change()
         self._resize(size)
@@ -99,10 +121,15 @@ class DatabaseFile(File):
 
     def report_unexplained(self) -> None:
         """Hand over what changed without a journal or WAL to account for it."""
+        if self.capture.changed and not self.explained:
+            self._report()
+
+    def _report(self) -> None:
         capture = self.capture
-        if self.explained or not capture.changed or self.fd < 0:
+        try:
+            commit = _take_from(self.path, capture, unexplained=True)
+        except FileNotFoundError:
             return
-        commit = capture.take(self.fd, unexplained=True)
         if commit is None and not capture.foreign:
             # what it was before may be in the log
             capture.foreign = capture.everything = True
@@ -110,35 +137,27 @@ class DatabaseFile(File):
         if commit is not None:
             self.gatekeeper.unexplained(capture, commit)
 
-    async def unlink(self) -> None:
-        if self.gatekeeper.fenced:
-            raise OSError(EROFS, os.strerror(EROFS))
-        if self.capture.uncaptured:
-            await self.gatekeeper.wal_gate(self.capture)
-        os.unlink(self.path)
-        self.capture.forget()
-        self.gatekeeper.database_removed(self.name)
+    async def leave(self, act: Act, leaving: Leaving) -> None:
+        self._refuse_if_fenced()
+        capture = self.capture
+        if capture.uncaptured:
+            await self.gatekeeper.wal_gate(capture)
+        await act()
+        capture.file_gone()
+        if not leaving.replaced:
+            self.gatekeeper.database_removed(capture.name)
 
     def appeared(self) -> None:
         """Renamed into place: nothing is known of its pages."""
         self.capture.everything = True
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            commit = self.capture.take(fd)
-        finally:
-            os.close(fd)
-        if commit is not None:
-            self.gatekeeper.unexplained(self.capture, commit)
+        self._report()
 
 
-def _take_from(path: str, capture: DatabaseCapture) -> Commit | None:
-    """The pages of the database file at `path` that changed; None if there is no such file."""
+def _take_from(path: str, capture: DatabaseCapture, *, unexplained: bool = False) -> Commit | None:
+    """The pages of the file at `path` that changed; None if it is no database. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        return capture.take(fd)
+        return capture.take(fd, unexplained=unexplained)
     finally:
         os.close(fd)
 
@@ -158,10 +177,12 @@ class JournalFile(File):
     async def write(self, offset: int, data: bytes) -> int:
         if offset == 0 and data == ZEROED_JOURNAL_HEADER:
             self._check_may_end()
-            commit = self._take()
-            written = os.pwrite(self.fd, data, 0)
-            await self._ended(commit)
-            return written
+
+            async def blank() -> None:
+                write_all(self.fd, data, 0)
+
+            await self._end_by(self._take(), blank)
+            return len(data)
         self.check_writable()
         self.capture.journal_active = True
         return os.pwrite(self.fd, data, offset)
@@ -172,14 +193,33 @@ class JournalFile(File):
             self._resize(size)
             return
         self._check_may_end()
-        commit = self._take()
-        self._resize(0)
-        await self._ended(commit)
 
-    async def unlink(self) -> None:
+        async def cut() -> None:
+            self._resize(0)
+
+        await self._end_by(self._take(), cut)
+
+    async def leave(self, act: Act, leaving: Leaving) -> None:  # noqa: ARG002 - as File's
         self._check_may_end()
-        commit = self._take()
+        await self._end_by(self._take(), act)
+
+    def remove(self) -> None:
         self.gatekeeper.remove(self.path)
+
+    def appeared(self) -> None:
+        """What was under way may be undone by whoever reads the database next: page by page."""
+        with open(self.path, "rb") as journal:
+            active = is_active(journal.read(JOURNAL_HEAD_BYTES))
+        self.capture.journal_active = active
+        self.capture.everything = self.capture.everything or active
+
+    async def _end_by(self, commit: Commit | None, act: Act) -> None:
+        """A transaction ends by this act, or goes on if that fails."""
+        try:
+            await act()
+        except OSError:
+            self.capture.everything = self.capture.everything or commit is not None
+            raise
         await self._ended(commit)
 
     def _check_may_end(self) -> None:
@@ -195,7 +235,10 @@ class JournalFile(File):
             return None
         if self.gatekeeper.unexplained_pending(self.capture.name):
             self.capture.everything = True  # or the earlier changes would come later in the log
-        return _take_from(self.database_path, self.capture)
+        try:
+            return _take_from(self.database_path, self.capture)
+        except FileNotFoundError:
+            return None
 
     async def _ended(self, commit: Commit | None) -> None:
         self.capture.journal_active = False
@@ -238,6 +281,9 @@ class WalFile(File):
             else:
                 await self._hand_over_the_rest()
         written = os.pwrite(self.fd, data, offset)
+        if self.unlinked:  # it has lost its name while this call waited
+            return written
+        self._note_time()
         if capture.wal_written(offset, written):
             self.gatekeeper.wal_rewritten(capture.name)
         if offset + written > self.laid_out:
@@ -253,6 +299,12 @@ class WalFile(File):
         if self.gatekeeper.fenced and self.capture.uncaptured:
             raise OSError(EROFS, os.strerror(EROFS))
         self.fsync_expected = True
+
+    def _note_time(self) -> None:
+        """Frames that no index publishes are looked for when nobody writes any more."""
+        self.capture.touched_s = monotonic()
+        if not self.capture.proof_timer:
+            self.gatekeeper.prove_later(self.capture)
 
     async def _lay_out(self, end: int) -> None:
         """Zeros behind a write that made the file longer.
@@ -286,18 +338,35 @@ class WalFile(File):
             return
         if gatekeeper.unexplained_pending(capture.name):
             capture.everything = True
-        commit = _take_from(os.path.join(os.path.dirname(self.path), capture.name), capture)
+        try:
+            commit = _take_from(os.path.join(os.path.dirname(self.path), capture.name), capture)
+        except FileNotFoundError:
+            return
         if commit is not None:
             # no data: then the caller waits until it is in the log
             await gatekeeper.hand_over(capture, replace(commit, data=None))
 
     async def truncate(self, size: int) -> None:
         capture = self.capture
-        if size < capture.wal_end:
-            await self._starts_over()
+        by_hand = await self._loses_frames(by_sqlite=self._cut_by_sqlite(size))
         self._resize(size)
         self.laid_out = 0
         capture.wal_truncated(size)
+        if by_hand:
+            self.gatekeeper.changed_by_hand(capture.name, "the end of its WAL")
+
+    def _cut_by_sqlite(self, size: int) -> bool:
+        """Whether nothing is lost by this length, or SQLite itself sets it."""
+        return size >= self.capture.wal_end or self.gatekeeper.wal_locked(self.capture.name)
+
+    async def _loses_frames(self, *, by_sqlite: bool) -> bool:
+        """Have what was committed captured; true if the database may not have all of it."""
+        capture, gatekeeper = self.capture, self.gatekeeper
+        if by_sqlite:
+            await self._starts_over()
+        elif gatekeeper.capturing and capture.uncaptured:
+            await gatekeeper.wal_gate(capture)
+        return gatekeeper.capturing and not by_sqlite
 
     async def _starts_over(self) -> None:
         """Frames are about to be lost. All that were committed have been copied by a checkpoint.
@@ -313,11 +382,17 @@ class WalFile(File):
                 await self.gatekeeper.wal_gate(capture)
                 self.gatekeeper.wal_rewritten(capture.name)
 
-    async def unlink(self) -> None:
-        await self._starts_over()
+    async def leave(self, act: Act, leaving: Leaving) -> None:
+        capture = self.capture
+        by_hand = await self._loses_frames(by_sqlite=leaving.by_sqlite or not capture.wal_end)
+        await act()
+        capture.wal_truncated(0)
+        self.gatekeeper.wal_removed(capture.name)
+        if by_hand:
+            self.gatekeeper.changed_by_hand(capture.name, "its WAL")
+
+    def remove(self) -> None:
         self.gatekeeper.remove(self.path)
-        self.capture.wal_truncated(0)
-        self.gatekeeper.wal_removed(self.capture.name)
 
     def appeared(self) -> None:
         self.capture.wal_truncated(0)

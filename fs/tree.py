@@ -12,13 +12,11 @@ from pathlib import Path
 
 from litemq.fs.cached_files import CachedDatabaseFile, CachedJournalFile, CachedWalFile
 from litemq.fs.capture import DatabaseCapture, Gatekeeper
-from litemq.fs.files import File, ShmFile
-from litemq.fs.journal import is_active
+from litemq.fs.files import File, NamelessFile, ShmFile
 from litemq.fs.names import Kind, classify
 from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
 
 ROOT_INODE = 1
-JOURNAL_HEAD_BYTES = 28
 
 _WRITTEN_THROUGH: dict[Kind, type[DatabaseFile | WalFile | JournalFile]] = {
     Kind.DATABASE: DatabaseFile,
@@ -72,16 +70,11 @@ class Tree:
             self._learn(file)
 
     def _learn(self, file: File) -> None:
-        name = file.name
-        size = os.stat(self.path(name)).st_size
         if isinstance(file, WalFile):
-            file.capture.wal_end = size
-        elif isinstance(file, JournalFile) and size:
-            with open(self.path(name), "rb") as journal:
-                active = is_active(journal.read(JOURNAL_HEAD_BYTES))
-            file.capture.journal_active = active
-            # The process that wrote is gone, and with it what we knew of its pages.
-            file.capture.everything = active
+            file.capture.wal_end = file.stat().st_size
+        elif isinstance(file, JournalFile):
+            # the process that wrote is gone, and with it what was known of its pages
+            file.appeared()
 
     def path(self, name: str) -> str:
         return os.path.join(self.backing, name)
@@ -105,8 +98,7 @@ class Tree:
         Inode, handles and descriptor go on.
         """
         renamed = self._make(file.inode, new)
-        for kept in ("fd", "handles", "writers", "lookups"):
-            setattr(renamed, kept, getattr(file, kept))
+        renamed.take_over(file)
         del self.by_name[file.name]
         self.by_name[new] = renamed
         self.by_inode[file.inode] = renamed
@@ -125,12 +117,17 @@ class Tree:
             file = File(inode, name, path, self.gatekeeper)
         return file
 
-    def detach(self, file: File) -> None:
-        """The name is gone; the node stays while the kernel or an open handle knows it."""
+    def detach(self, file: File) -> File:
+        """The name is gone; a node without one stays while the kernel or an open handle knows it.
+
+        What happens to it from now on is nobody's but of those who have it open.
+        """
         if self.by_name.get(file.name) is file:
             del self.by_name[file.name]
-        file.unlinked = True
-        self.release_if_unused(file)
+        nameless = NamelessFile.of(file)
+        self.by_inode[file.inode] = nameless
+        self.release_if_unused(nameless)
+        return nameless
 
     def release_if_unused(self, file: File) -> None:
         if file.handles == 0:

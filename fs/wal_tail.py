@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from litemq.errors import FormatError
-from litemq.fs.locks import WalWriteLock, wal_writer_active
+from litemq.fs.locks import WalWriteLock, wal_index_in_use, wal_writer_active
 from litemq.fs.overlay import Overlay
 from litemq.fs.wal import (
     BLANK_SALTS,
@@ -191,9 +191,16 @@ class WalTail:
         return self._index_fd >= 0
 
     @property
-    def exclusive(self) -> bool:
-        """Whether SQLite keeps its index to itself (locking_mode=EXCLUSIVE): there is no `-shm`."""
-        return self._index_fd < 0 and not os.path.exists(f"{self.path[:-4]}-shm")
+    def unshared(self) -> bool:
+        """Whether nobody shares an index now, and the chain of checksums tells what is committed.
+
+        Either there is no `-shm`, or it was left behind and is made anew by the next connection
+        that shares it: its writer has died, keeps its index to itself (locking_mode=EXCLUSIVE), or
+        is no SQLite.
+        """
+        if self._index_fd < 0:
+            return not os.path.exists(f"{self.path[:-4]}-shm")
+        return not wal_index_in_use(self._index_fd)
 
     @property
     def captured_end(self) -> int:
@@ -217,7 +224,7 @@ class WalTail:
     def collect(self, *, chain: bool, blank_up_to: int = 0) -> list[WalCommit]:
         """The next committed transactions, some at a time; [] when there are no more.
 
-        `chain`: go by the checksums, where there is no index. `blank_up_to`: see `valid_commits`.
+        `chain`: go by the checksums, where no index counts. `blank_up_to`: see `valid_commits`.
         Raises OSError, and FormatError if the WAL starts over or is cut while it is read.
         """
         if self._fd < 0 or self.doubt:
@@ -404,7 +411,7 @@ class WalTail:
         behind = os.pread(self._fd, 8, self._frame(before, self._taken + 1) + 8)
         if len(behind) < 8:  # it was never longer, or it has been cut
             return os.fstat(self._fd).st_size == self._frame(before, self._taken + 1)
-        return behind != before.salts and (behind != header.salts or self.exclusive)
+        return behind != before.salts and (behind != header.salts or self.unshared)
 
     def _resumed(self, header: WalHeader) -> int:
         """How many frames of this generation a former tail has taken."""

@@ -26,6 +26,7 @@ from litemq.actors import (
     stream_publisher,
     supervisor,
     upkeep,
+    write_proofs,
 )
 from litemq.transport import frames, messages, sockets
 
@@ -46,7 +47,7 @@ SOCKETS = {
 }
 #: who takes part, and the source that speaks for it; commands have many
 SOURCES = {
-    "fuse_capture": [fuse_capture, handed_over],
+    "fuse_capture": [fuse_capture, handed_over, write_proofs],
     "log_writer": [log_writer, barriers, group_commit, file_capture],
     "stream_publisher": [stream_publisher, relay_publisher],
     "replica_applier": [replica_applier, catching_up, presence, relaying, upkeep],

@@ -115,6 +115,17 @@ class UnexplainedWrites(Message, frozen=True):
     numbers: list[Count]
 
 
+class ProveWrites(Message, frozen=True):
+    """A database in WAL mode was left alone: look for commits that no index has published, and
+    whether the log has these pages, which checkpoints seem to have written.
+    """
+
+    sequence: U64
+    database: Name
+    everything: bool
+    numbers: list[Count]
+
+
 class DatabaseRemoved(Message, frozen=True):
     """A database file was unlinked."""
 
@@ -178,6 +189,12 @@ class WritesExplained(Message, frozen=True):
 
     sequence: U64
     database: Name
+
+
+class WritesProven(Message, frozen=True):
+    """The pages of `ProveWrites` of this number are in the log, or are being compared."""
+
+    sequence: U64
 
 
 class LogStalled(Message, frozen=True):

@@ -36,8 +36,8 @@ def test_pages_when_a_gate_has_shown_them_in_the_log_then_they_are_not_dirty(
 ) -> None:
     """Until then they are, and they stay so if it has not."""
     capture.note_write(0, PAGE)
-    assert held(capture, lambda: None, proven=False).dirty == {0: PAGE}
-    assert held(capture, lambda: None).dirty == {}
+    assert held(capture, lambda: None, proven=False).dirty.lengths == {0: PAGE}
+    assert held(capture, lambda: None).dirty.lengths == {}
 
 
 @pytest.mark.parametrize("offset", [0, PAGE, 5 * PAGE])
@@ -48,8 +48,8 @@ def test_page_when_it_is_written_while_a_gate_is_held_then_it_stays_dirty(
     capture.note_write(0, PAGE)
     capture.note_write(PAGE, PAGE)
     held(capture, lambda: capture.note_write(offset, PAGE))
-    assert any(start <= offset < start + length for start, length in capture.dirty.items())
-    assert held(capture, lambda: None).dirty == {}
+    assert any(start <= offset < start + length for start, length in capture.dirty.lengths.items())
+    assert held(capture, lambda: None).dirty.lengths == {}
 
 
 def test_page_when_two_gates_overlap_then_what_came_in_either_stays_dirty(
@@ -80,7 +80,7 @@ def test_page_when_two_gates_overlap_then_what_came_in_either_stays_dirty(
         await waiting
 
     asyncio.run(both())
-    assert capture.dirty == {0: PAGE}
+    assert capture.dirty.lengths == {0: PAGE}
 
 
 def test_writes_when_they_follow_each_other_then_they_are_one_place(
@@ -89,8 +89,8 @@ def test_writes_when_they_follow_each_other_then_they_are_one_place(
     """As SQLite writes a large transaction: no memory for each page."""
     for number in range(1000):
         capture.note_write(number * PAGE, PAGE)
-    assert capture.dirty == {0: 1000 * PAGE}
-    assert capture._page_numbers(PAGE, captures.MAX_PAGE) == list(range(1, 1001))
+    assert capture.dirty.lengths == {0: 1000 * PAGE}
+    assert capture.dirty.page_numbers(PAGE) == list(range(1, 1001))
 
 
 def test_writes_when_they_are_everywhere_then_everything_is_compared(
@@ -101,4 +101,27 @@ def test_writes_when_they_are_everywhere_then_everything_is_compared(
     for number in range(101):
         capture.note_write(number * 3 * PAGE, PAGE)
     assert capture.everything
-    assert not capture.dirty
+    assert not capture.dirty.lengths
+    assert capture.dirty.page_numbers(PAGE) is None
+
+
+def test_pages_when_a_gate_has_shown_them_in_the_log_then_they_are_to_be_proven(
+    capture: DatabaseCapture,
+) -> None:
+    """It shows what the WAL holds, and not what was written."""
+    capture.note_write(2 * PAGE, PAGE)
+    assert held(capture, lambda: None).claimed.page_numbers(PAGE) == [3]
+
+
+def test_file_when_it_is_gone_then_nothing_is_known_of_the_next(capture: DatabaseCapture) -> None:
+    """But for what bears the names of its journal and its WAL, which may still be there."""
+    capture.note_write(0, PAGE)
+    capture.claimed.note(0, PAGE)
+    capture.overwritten = capture.journal_active = True
+    capture.wal_end = 4152
+    capture.file_gone()
+    assert not capture.changed
+    assert not capture.claimed
+    assert not capture.overwritten
+    assert capture.journal_active
+    assert capture.wal_end == 4152

@@ -10,6 +10,8 @@ from sql_process import SqlProcess
 
 from litemq.fs import kernel_locks
 from litemq.fs.kernel_cache import CACHED_WRITES_S, LEASED_WRITES_S, lifetime_s
+from litemq.fs.kernel_locks import KernelLock, held_locks
+from litemq.fs.sqlite_acts import EXCLUSIVE
 
 LINES = """\
 1: POSIX  ADVISORY  WRITE 4711 00:2f:17 1073741824 1073742335
@@ -21,42 +23,48 @@ LINES = """\
 """
 
 
-@pytest.mark.parametrize(
-    ("inode", "exclusive"), [(17, True), (18, False), (19, False), (20, True), (21, False)]
-)
-def test_lock_when_it_covers_what_readers_share_then_it_is_exclusive(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, inode: int, exclusive: bool
-) -> None:
-    """Of that file on that device; not a reader's, nor a writer's that has begun, nor a wait."""
-    locks = tmp_path / "locks"
-    locks.write_text(LINES)
-    monkeypatch.setattr(kernel_locks, "LOCKS", locks)
-    assert kernel_locks.is_exclusive(0x2F, inode) is exclusive
-    assert not kernel_locks.is_exclusive(0x2E, inode)
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: str) -> list[KernelLock]:
+    path = tmp_path / "locks"
+    path.write_text(lines)
+    monkeypatch.setattr(kernel_locks, "LOCKS", path)
+    locks = held_locks()
+    assert locks is not None
+    return locks
 
 
-def test_lock_when_sqlite_holds_it_then_the_kernel_tells(
+def test_locks_when_the_kernel_lists_them_then_waits_and_whole_files_are_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As it stands in this kernel's own list, but for the device."""
+    """Of each its process, file and bytes."""
+    locks = told(monkeypatch, tmp_path, LINES)
+    assert [lock.inode for lock in locks] == [17, 18, 19, 20]
+    assert locks[0] == KernelLock(4711, (0, 0x2F), 17, True, 1073741824, 1073742335)
+    assert not locks[1].writing
+    assert locks[3].covers(5, 1 << 62)
+    assert not locks[2].covers(1073741825, 1073741826)
+
+
+def test_lock_when_sqlite_holds_it_then_the_kernel_tells(tmp_path: Path) -> None:
+    """As it stands in this kernel's own list."""
     path = tmp_path / "a.db"
     with SqlProcess(path) as app:
         app.script("CREATE TABLE t(x)", "BEGIN EXCLUSIVE")
         here = path.stat()
-        device = f"{os.major(here.st_dev):02x}:{os.minor(here.st_dev):02x}"
-        told = kernel_locks.LOCKS.read_text().replace(f" {device}:", " 00:ff:")
-        copy = tmp_path / "locks"
-        copy.write_text(told)
-        monkeypatch.setattr(kernel_locks, "LOCKS", copy)
-        assert kernel_locks.is_exclusive(0xFF, here.st_ino)
+        device = os.major(here.st_dev), os.minor(here.st_dev)
+        found = [
+            lock
+            for lock in held_locks() or ()
+            if (lock.device, lock.inode) == (device, here.st_ino) and lock.covers(*EXCLUSIVE)
+        ]
+        assert [lock.writing for lock in found] == [True]
 
 
-def test_locks_when_the_kernel_does_not_tell_then_nobody_is_kept_from_anything(
+def test_locks_when_the_kernel_does_not_tell_then_they_are_unknown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As it was before anyone looked."""
+    """Not: none."""
     monkeypatch.setattr(kernel_locks, "LOCKS", tmp_path / "none")
-    assert kernel_locks.is_exclusive(1, 1)
+    assert held_locks() is None
 
 
 @pytest.mark.parametrize(

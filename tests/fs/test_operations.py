@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pyfuse3
 import pytest
 
+from litemq.fs import operations as edge
 from litemq.fs.kernel_cache import CACHED_WRITES_S
 from litemq.fs.operations import Operations
 from litemq.fs.tree import ROOT_INODE, Tree
@@ -67,9 +69,6 @@ class Cached:
     def is_actor(self, pid: int) -> bool:
         return pid == 7
 
-    def same_process(self, pid: int, other: int) -> bool:
-        return pid == other
-
     def check_writable(self) -> None:
         """Nothing is refused here."""
 
@@ -92,20 +91,36 @@ def context(pid: int) -> Any:
 
 @pytest.mark.parametrize("name", ["a.db-wal", "a.db-journal"])
 def test_write_when_commits_are_refused_then_the_kernel_may_not_cache_it(
-    tmp_path: Path, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """It asks for the attributes of what ends a transaction. Who only looks is answered: SQLite
     takes a journal whose attributes it can't have for none, and would read half of a transaction.
     """
     operations, inodes = of_files(tmp_path, Cached(fenced=True))
-    for pid, flags in ((1, os.O_RDWR), (2, os.O_RDONLY), (7, os.O_RDWR)):
-        asyncio.run(operations.open(inodes[name], flags, context(pid)))
+    monkeypatch.setattr(edge, "may_write", lambda pid, *_: pid in (1, 7))
     with pytest.raises(pyfuse3.FUSEError) as refused:
         asyncio.run(operations.getattr(inodes[name], context(1)))
     assert refused.value.errno == errno.EROFS
     for pid in (2, 3, 7):
         assert asyncio.run(operations.getattr(inodes[name], context(pid))).st_size == 1
     assert asyncio.run(operations.getattr(inodes["a.db"], context(1))).st_size == 1
+
+
+@pytest.mark.parametrize(
+    ("opener", "flags", "refused"),
+    [(0, os.O_RDWR, True), (0, os.O_RDONLY, False), (os.getpid(), os.O_RDWR, False)],
+)
+def test_write_when_its_process_cannot_be_looked_at_then_unknown_writers_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opener: int, flags: int, refused: bool
+) -> None:
+    """In another PID namespace, or another user's. A file that only known processes have open for
+    writing is written by nobody else.
+    """
+    operations, inodes = of_files(tmp_path, Cached(fenced=True))
+    monkeypatch.setattr(edge, "may_write", lambda *_: None)
+    asyncio.run(operations.open(inodes["a.db-wal"], flags, context(opener)))
+    with pytest.raises(pyfuse3.FUSEError) if refused else contextlib.nullcontext():
+        asyncio.run(operations.getattr(inodes["a.db-wal"], context(0)))
 
 
 def test_attributes_when_they_are_asked_for_then_those_of_a_wal_live_as_long_as_the_term(
