@@ -277,8 +277,8 @@ class FileCapture:
                 tracked.opening = False
                 if os.path.exists(self._path(tracked)):
                     self._again(tracked, REOPEN_S)
-                else:  # unlinked meanwhile: there is nothing to be compared
-                    self._done(tracked)
+                else:
+                    self._nothing_there(tracked)
                 return
             quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
             if quiet is None:
@@ -297,6 +297,14 @@ class FileCapture:
                 self._ask_more(quiet)
 
         self._helper.open_file(self._mount_path(tracked.name), opened)
+
+    def _nothing_there(self, tracked: Tracked) -> None:
+        """The file has lost its name meanwhile: there is nothing to be compared."""
+        if tracked.wal is not None and tracked.wal.doubt:
+            with contextlib.suppress(FormatError, OSError):
+                tracked.wal.skip_published()
+            tracked.wal.doubt = False
+        self._done(tracked)
 
     def _written_out(self, quiet: _Quiet, mounts: int) -> None:
         if mounts == self._mounts:

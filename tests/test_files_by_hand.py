@@ -8,6 +8,7 @@ any of a database's files, whoever has them open.
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -181,34 +182,23 @@ class Walk:
         if "OTHER" in way and self.native.programs:
             return
         target = names[1] + self.random.choice([suffix, suffix, *SUFFIXES])
-        words = {"DB": names[0], "OTHER": names[1], "F": names[0] + suffix, "T": target}
 
         def say(side: Side) -> str:
-            kept = f"'{side.copies}/kept'"
-            spaced = way.replace("DB", " DB ").replace("OTHER", " OTHER ")
-            del spaced
-            text = way
-            for word in ("OTHER", "DB"):
-                text = text.replace(word, words[word])
-            parts = [
-                words["F"] + part[1:] if part == "F" or part.startswith("F.") else part
-                for part in text.split(" ")
-            ]
-            parts = [kept if part == "K" else part for part in parts]
-            parts = [words["T"] if part == "T" else part for part in parts]
-            return " ".join(parts).replace("if=K", f"if={kept}").replace("of=F", f"of={words['F']}")
+            words = {"DB": names[0], "OTHER": names[1], "F": names[0] + suffix, "T": target}
+            words["K"] = f"'{side.copies}/kept'"
+            return re.sub(r"\b(DB|OTHER|F|T|K)\b", lambda word: words[word[1]], way)
 
         self.both(say(self.native), lambda side: side.shell(say(side)))
 
     # --- the end
 
-    def outcome(self, directory: Path, name: str) -> Any:
-        """What a program that comes now sees."""
+    def outcome(self, directory: Path, name: str, mode: str = "rw") -> Any:
+        """What a program that comes now sees, when it has rolled back what was under way."""
         if not (directory / name).exists():
             return "none"
         with SqlProcess() as reader:
             try:
-                reader.open(f"file:{directory / name}?mode=ro", timeout_s=5.0, uri=True)
+                reader.open(f"file:{directory / name}?mode={mode}", timeout_s=5.0, uri=True)
                 found = reader.sql("PRAGMA integrity_check(1)")
                 return [found, reader.sql("SELECT * FROM t ORDER BY a")]
             except SqlError as error:
@@ -228,8 +218,8 @@ def check(cluster: Cluster, tmp_path: Path, mode: str, seed: int) -> None:
             mounted = walk.outcome(primary.mount, name)
             assert native == mounted, f"{name}\n{story}"
             eventually(
-                lambda name=name: walk.outcome(replica.mount, name),
-                until=[] if mounted == "never" else mounted,
+                lambda name=name: walk.outcome(replica.mount, name, "ro"),
+                until=mounted,
                 what=f"the replica's {name} is as the primary's\n{story}",
             )
     finally:
