@@ -69,7 +69,10 @@ class FileCheck:
         self._go_on_after(BEGIN_AFTER_S)
 
     def prove(
-        self, tracked: Tracked, numbers: list[int] | None, done: Callable[[], object]
+        self,
+        tracked: Tracked,
+        numbers: list[int] | None,
+        done: Callable[[], object] = lambda: None,
     ) -> None:
         """Check these pages (None: all) before anything else; `done` is called behind it."""
         self._waiting.appendleft(_Reading(tracked, numbers, done=done))

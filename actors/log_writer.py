@@ -82,6 +82,7 @@ class LogWriter:
             mount_path=self._mount_path,
             on_rewound=lambda tracked: self._files.request(tracked, numbers=None),
             on_doubt=lambda tracked: self._files.request(tracked, numbers=[]),
+            on_left_behind=lambda tracked, numbers: self._check.prove(tracked, numbers),
             beat=self._beat,
             cached=self._cached,
         )

@@ -45,13 +45,15 @@ class WalCapture:
         mount_path: Callable[[str], str],
         on_rewound: Callable[[Tracked], None],
         on_doubt: Callable[[Tracked], None],
+        on_left_behind: Callable[[Tracked, list[int] | None], None],
         beat: Callable[[], None],
         cached: CachedWrites | None = None,
     ) -> None:
         """`beat` is called again and again while much is read.
 
         `cached`: who opens `-wal` files in the mount, where writes are cached. `on_doubt` is then
-        called when frames may have been missed; a comparison is to follow.
+        called when frames may have been missed; a comparison is to follow. `on_left_behind` is told
+        pages that a WAL had, and that the database must have now that the WAL has not.
         """
         self._group = group
         self._reactor = reactor
@@ -60,6 +62,7 @@ class WalCapture:
         self._mount_path = mount_path
         self._on_rewound = on_rewound
         self._on_doubt = on_doubt
+        self._on_left_behind = on_left_behind
         self._cached = cached
         self._beat = beat
         self._log = log.get()
@@ -120,7 +123,12 @@ class WalCapture:
             self._watch.remove(tracked.name)
             self._watched.pop(tracked.name, None)
             tracked.wal.close()
+            self._prove(tracked, tracked.wal)
             tracked.wal = None
+
+    def _prove(self, tracked: Tracked, tail: WalTail) -> None:
+        if tail.left_behind:
+            self._on_left_behind(tracked, tail.left_behind.take())
 
     def open_index(self, tracked: Tracked) -> None:
         """There is a `-shm`: have it opened in the mount."""
@@ -235,6 +243,7 @@ class WalCapture:
             self._log.info("the WAL has started over; comparing", reason=str(error))
             tail.failed = True
             self._on_rewound(tracked)
+        self._prove(tracked, tail)
         if tail.doubt and tracked.comparing is None:
             self._log.debug("frames may have been missed; comparing", db=tracked.name)
             self._on_doubt(tracked)

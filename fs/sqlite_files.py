@@ -233,6 +233,11 @@ class JournalFile(File):
         # journal or the scan of the next start tells what happened.
         if not self.capture.changed or not self.gatekeeper.capturing:
             return None
+        if self.capture.wal_end:
+            # Its program opened the database before there was a WAL, whose pages are to be laid
+            # over those of the file: that is a comparison.
+            self.capture.overwritten = True
+            return None
         if self.gatekeeper.unexplained_pending(self.capture.name):
             self.capture.everything = True  # or the earlier changes would come later in the log
         try:
@@ -244,6 +249,8 @@ class JournalFile(File):
         self.capture.journal_active = False
         if commit is not None:
             await self.gatekeeper.hand_over(self.capture, commit)
+        elif self.capture.overwritten and not self.capture.settle_timer:
+            self.gatekeeper.settle_later(self.capture)
 
 
 class WalFile(File):

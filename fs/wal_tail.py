@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from litemq.errors import FormatError
 from litemq.fs.locks import WalWriteLock, wal_index_in_use, wal_writer_active
 from litemq.fs.overlay import Overlay
+from litemq.fs.page_set import PageSet
 from litemq.fs.wal import (
     BLANK_SALTS,
     FRAME_HEADER_BYTES,
@@ -94,6 +95,10 @@ class WalTail:
         #: the WAL has started over, and it can't be told whether all of it had been taken. Nothing
         #: is taken until `skip_published`
         self.doubt = False
+        #: pages of frames that were taken, of this generation and of those before: SQLite begins
+        #: the next when the database has them all, and whoever sees to that resets the second
+        self._pages = PageSet()
+        self.left_behind = PageSet()
         #: the last look at it came to an error
         self.failed = False
         self.sealed = False
@@ -355,6 +360,10 @@ class WalTail:
         self._header = None
         self._taken = 0
         self._running = None
+        self._leave_behind()
+
+    def _leave_behind(self) -> None:
+        self._pages.move_to(self.left_behind)
 
     def _index(self) -> WalIndexHeader | None:
         if self._index_fd < 0:
@@ -386,6 +395,7 @@ class WalTail:
             if header is None:
                 return False
             if self._header is None or header.salts != self._header.salts:
+                self._leave_behind()
                 self.doubt = self._cached and not self._nothing_missed(header)
                 self._header = header
                 self._taken = self._resumed(header)
@@ -466,6 +476,7 @@ class WalTail:
             ]
             commits.append(self._commit(commit.end_frame, pages, commit.n_pages))
             self._taken = commit.end_frame
+            self._pages.add(commit.pages)
         self._running = None
         return commits
 
@@ -488,6 +499,7 @@ class WalTail:
             ]
             commits.append(self._commit(commit.end_frame, pages, commit.n_pages))
             self._taken, self._running = commit.end_frame, commit.frame_checksum
+            self._pages.add(commit.newest)
             taken_bytes += size * len(pages)
             if taken_bytes >= READ_BYTES:
                 break
@@ -525,6 +537,7 @@ class WalTail:
         def images() -> Iterator[tuple[int, bytes]]:
             yield from overlay.images()
             self._taken, self._running = end_frame, running
+            self._pages.add(overlay.numbers)
 
         return self._commit(end_frame, images(), overlay.n_pages)
 

@@ -63,7 +63,7 @@ def test_look_when_a_program_commits_faster_than_it_is_read_then_it_ends(
     nobody: Any = None
     wals = WalCapture(
         group, reactor, nobody, Layout(tmp_path),
-        mount_path=str, on_rewound=print, on_doubt=print, beat=lambda: None,
+        mount_path=str, on_rewound=print, on_doubt=print, on_left_behind=print, beat=lambda: None,
     )  # fmt: skip
     with closing(WalTail(str(tmp_path / "a.db-wal"), None)) as tail:
         assert tail.open()
