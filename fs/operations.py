@@ -254,6 +254,11 @@ class Operations(pyfuse3.Operations):
     # --- the directory
 
     @_errnos
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        # SQLite does so behind the making of a journal, and with synchronous=EXTRA behind its end
+        self._tree.sync()
+
+    @_errnos
     async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
         file = self._named(name)
         self._check_may_write(file, ctx.pid)

@@ -76,6 +76,14 @@ class Tree:
             # the process that wrote is gone, and with it what was known of its pages
             file.appeared()
 
+    def sync(self) -> None:
+        """Have names that were made, changed and removed on the disk. Raises OSError."""
+        fd = os.open(self.backing, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
     def path(self, name: str) -> str:
         return os.path.join(self.backing, name)
 
