@@ -16,7 +16,7 @@ from litemq.actors.followed import Followed
 from litemq.actors.following import Phase
 from litemq.actors.reactor import Reactor
 from litemq.errors import LiteMQError, NotADatabaseError, StorageError
-from litemq.fs.dbpage import BusyError
+from litemq.fs.sqlite_errors import BusyError
 from litemq.txlog.segment_reader import TooOldError
 
 BUSY_RETRY_S = 0.01

@@ -19,7 +19,7 @@ from litemq.actors.repair import Repair
 from litemq.config import Config
 from litemq.errors import FormatError, GapError, LiteMQError
 from litemq.fs.comparison import BEAT_PAGES
-from litemq.fs.dbpage import BusyError
+from litemq.fs.sqlite_errors import BusyError
 from litemq.transport import messages as m
 from litemq.transport.sockets import Sender
 from litemq.txlog.epochs import EpochTable

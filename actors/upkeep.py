@@ -20,7 +20,7 @@ from litemq.actors.helper_thread import HelperThread
 from litemq.actors.reactor import Reactor
 from litemq.config import Config
 from litemq.errors import LiteMQError, StorageError
-from litemq.fs.dbpage import BusyError
+from litemq.fs.sqlite_errors import BusyError
 from litemq.transport import messages as m
 from litemq.transport.sockets import Sender
 
