@@ -408,6 +408,7 @@ def _status_lines(status: m.NodeStatus, diverged: int) -> Iterator[str]:
         ],
         right={1, 3, 4, 5},
     )
+    yield from (f"{each.name}: {each.reason}" for each in status.databases if each.reason)
     if status.role == "primary":
         yield ""
         yield from table(

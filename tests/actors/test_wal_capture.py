@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from litemq.actors import wal_capture
+from litemq.actors.failing import Failing
 from litemq.actors.layout import Layout
 from litemq.actors.wal_capture import WalCapture
 from litemq.fs import wal_tail
@@ -63,12 +64,12 @@ def test_look_when_a_program_commits_faster_than_it_is_read_then_it_ends(
     nobody: Any = None
     wals = WalCapture(
         group, reactor, nobody, Layout(tmp_path),
-        mount_path=str, on_rewound=print, on_doubt=print, beat=lambda: None,
+        mount_path=str, on_rewound=print, on_doubt=print, beat=lambda: None, broken=print,
     )  # fmt: skip
     with closing(WalTail(str(tmp_path / "a.db-wal"), None)) as tail:
         assert tail.open()
         tail.use_index(os.open(tmp_path / "a.db-shm", os.O_RDWR))
-        tracked: Any = SimpleNamespace(name="a.db", comparing=None)
+        tracked: Any = SimpleNamespace(name="a.db", comparing=None, failing=Failing())
         published = tail.published(chain=chain)
         assert wals.take(tracked, tail, chain=chain)
         assert tail.has_taken(published)
