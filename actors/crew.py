@@ -21,7 +21,7 @@ import psutil
 
 from litemq import log
 from litemq.actors import lifeline, proc
-from litemq.actors.nursery import Exited, Factory, Nursery, Started
+from litemq.actors.nursery import Exited, Factory, Nursery, Refused, Started
 from litemq.actors.reactor import Reactor
 from litemq.actors.restarts import Restarts
 from litemq.config import Config
@@ -32,6 +32,9 @@ from litemq.transport import messages as m
 STOP_S = 5.0
 #: an actor that has not given its first sign of life is waited for at least this long
 START_S = 60.0
+#: the system had no process for an actor, and is asked again after a pause
+NO_PROCESS = "no process"
+NO_PROCESS_PAUSE_S = 0.5
 
 
 @dataclass(slots=True)
@@ -128,7 +131,8 @@ class Crew:
         actor = self.actors.get(name)
         if actor is None or actor.leaving:
             return
-        actor.state = "starting"
+        if actor.state != NO_PROCESS:
+            actor.state = "starting"
         actor.heard_s = time.monotonic()
         self._starting.append((name, actor.held))
         outlives = name == lifeline.SURVIVOR
@@ -167,15 +171,34 @@ class Crew:
                     if actor is None:
                         kill(pid, signal.SIGKILL)
                         continue
-                    actor.pid = pid
+                    actor.pid, actor.state = pid, "starting"
                     if held and not actor.held:
                         self._nursery.release(pid)
                     if actor.leaving:
                         self._stop_next()
+                case Refused(reason=reason):
+                    name, _ = self._starting.popleft()
+                    self._refused(name, reason)
                 case Exited(pid=pid, code=code):
                     for actor in list(self.actors.values()):
                         if actor.pid == pid:
                             self._ended(actor, code)
+
+    def _refused(self, name: str, reason: str) -> None:
+        """There is no process for it: again, for as long as it takes."""
+        actor = self.actors.get(name)
+        if actor is None:
+            return
+        if actor.leaving:
+            self._stop_next()
+            return
+        if actor.state != NO_PROCESS:
+            self._log.warning(
+                "no process for an actor; trying again", refused=name, reason=reason,
+                look_at="RLIMIT_NPROC, pids.max of the control group, sysctl kernel.pid_max",
+            )  # fmt: skip
+        actor.state = NO_PROCESS
+        self._reactor.later(NO_PROCESS_PAUSE_S, lambda: self._start(name))
 
     def heard(self, message: m.ActorAlive) -> None:
         """A sign of life; of a process that is no more, it counts for nothing."""

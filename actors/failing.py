@@ -19,6 +19,12 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 15.0
 FAILING = "failing"
+_LIMITS = {
+    errno.EMFILE: "RLIMIT_NOFILE: raise `ulimit -n`, LimitNOFILE= of systemd, before `litemq up`",
+    errno.ENFILE: "of the machine: sysctl fs.file-max",
+    errno.ENOLCK: "locks: RLIMIT_LOCKS, or the file system's",
+    errno.EDQUOT: "the disk quota of this user",
+}
 
 
 @dataclass(slots=True)
@@ -51,5 +57,7 @@ def of_the_disk(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException | str) -> str:
-    """One line."""
-    return str(error) or type(error).__name__
+    """One line, with the limit that was reached, if it is one."""
+    reason = str(error) or type(error).__name__
+    limit = _LIMITS.get(getattr(error, "errno", None) or 0)
+    return f"{reason} ({limit})" if limit else reason

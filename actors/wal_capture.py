@@ -68,9 +68,8 @@ class WalCapture:
         self._beat = beat
         self._broken = broken
         self._log = log.get()
-        self._watch = WriteWatch()
         self._watched: dict[str, Tracked] = {}
-        reactor.on_readable(self._watch.fd, self._written)
+        self._watch = WriteWatch(reactor, self._written)
 
     # --- which files
 
@@ -164,13 +163,13 @@ class WalCapture:
 
     def _written(self) -> None:
         taken = False
-        for name in self._watch.written():
+        for name in self._watch.take():
             tracked = self._watched.get(name)
             if tracked is not None:
                 taken = self.collect(tracked) or taken
         if taken:
             # Under load, commits of the next moment make one group: fewer wake-ups for all behind.
-            self._reactor.rest(self._watch.fd, GATHER_S)
+            self._watch.rest(GATHER_S)
 
     def collect(self, tracked: Tracked) -> bool:
         """Take what is published; whether there was anything.

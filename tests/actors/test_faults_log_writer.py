@@ -96,7 +96,7 @@ class Script:
                 writer.run()
         finally:
             signal.signal(signal.SIGTERM, before)
-            writer._wals._watch._inotify.close()
+            writer._wals._watch.close()
             end_helper(writer._helper)
         if failures:
             raise failures[0]

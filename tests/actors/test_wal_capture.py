@@ -56,7 +56,7 @@ def test_look_when_a_program_commits_faster_than_it_is_read_then_it_ends(
 ) -> None:
     """With all that was there; what has come meanwhile is for the next one."""
     monkeypatch.setattr(wal_tail, "READ_BYTES", 1)
-    monkeypatch.setattr(wal_capture, "WriteWatch", lambda: SimpleNamespace(fd=-1))
+    monkeypatch.setattr(wal_capture, "WriteWatch", lambda *_: None)
     for _ in range(10):
         database.execute("INSERT INTO t VALUES(1)")
     reactor: Any = SimpleNamespace(on_readable=lambda *_: None)
