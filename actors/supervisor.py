@@ -168,7 +168,12 @@ class Supervisor:
         assert self._nursery is not None
         control = Receiver.bind(self._endpoints.control, on_garbage=log.strange_message)
         self._crew = crew = Crew(
-            self._config, self._nursery, self._reactor, changed=self._look_ready, failed=self._fail
+            self._config,
+            self._nursery,
+            self._reactor,
+            watch_s=self._watch_s,
+            changed=self._look_ready,
+            failed=self._fail,
         )
         crew.staff(actors_of(self._config, primary=self._primary, epoch=self._epoch))
         self._log.info("node starts", role=self._role, epoch=self._epoch)

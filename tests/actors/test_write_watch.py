@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,9 +73,8 @@ class Refusing:
 
 
 @pytest.fixture
-def none_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def none_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_watch, "INotify", Refusing)
-    yield
 
 
 @pytest.mark.usefixtures("none_left")
