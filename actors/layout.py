@@ -8,6 +8,7 @@ cluster                the id of the cluster the node belongs to  election watch
 epoch                  the highest epoch this node has seen       supervisor, owner of the log
 damaged/               logs that could not be read, set aside     the owner of the log
 diverged/              logs of another history than the primary's the owner of the log
+recovery/              a long WAL while SQLite checks it          log writer
 term                   the epoch in which an elected node serves  supervisor
 unlogged               databases that changed beyond their logs  log writer
 lock                   held as long as the node runs              supervisor
@@ -65,6 +66,10 @@ class Layout:
     @property
     def reserve(self) -> Path:
         return self.data_dir / "reserve"
+
+    @property
+    def recovery(self) -> Path:
+        return self.data_dir / "recovery"
 
     @property
     def unlogged(self) -> Path:

@@ -1,7 +1,7 @@
 """How long an actor has been silent, in time that counts against it. Pure: the caller measures.
 
 A stretch counts as far as the watcher itself was there: if the whole node was paused (a container,
-a virtual machine, a laptop), or the watcher had no CPU, nobody knows what the actor would have said.
+a virtual machine, a laptop), or the watcher had no CPU, nobody knows what the actor had said.
 What the actor waited for a CPU does not count either: it is starved, not hung.
 """
 

@@ -75,7 +75,12 @@ class WalCapture:
 
     def tail_of(self, tracked: Tracked) -> WalTail:
         """A tail of the backing file that goes on where the log ends."""
-        return WalTail(f"{self._layout.files / tracked.name}-wal", tracked.resume_point)
+        return WalTail(
+            f"{self._layout.files / tracked.name}-wal",
+            tracked.resume_point,
+            beat=self._beat,
+            recovery=self._layout.recovery,
+        )
 
     def _followed(self, tracked: Tracked, *, made: bool) -> WalTail:
         if tracked.wal is None:
@@ -86,6 +91,7 @@ class WalCapture:
                     tracked.wal.path,
                     resume,
                     cached=True,
+                    beat=self._beat,
                     close=lambda fd: self._helper.run(lambda: close_in_mount(fd)),
                 )
         return tracked.wal

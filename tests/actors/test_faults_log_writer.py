@@ -26,6 +26,9 @@ from litemq.transport import messages as m
 from litemq.transport import sockets
 from litemq.txlog.checksums import page_checksum
 
+# the helper thread of each actor is ended by an exception
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
 NAMES = ("a.db", "bad.db", "c.db")
 PATIENCE_S = 20.0
 INCARNATION = 7

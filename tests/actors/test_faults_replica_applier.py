@@ -28,6 +28,9 @@ from litemq.transport import messages as m
 from litemq.transport import sockets
 from litemq.txlog.store import DatabaseLog
 
+# the helper thread of each actor is ended by an exception
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
 NAMES = ("a.db", "bad.db", "c.db")
 PAGE = 4096
 PATIENCE_S = 20.0
