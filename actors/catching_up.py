@@ -7,6 +7,7 @@ file only when everything has arrived and adds up.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 
@@ -62,7 +63,8 @@ class CatchingUp:
         self._garbage = garbage
         self._beat = beat
         self._log = log.get()
-        self._transfer = time.time_ns() // 1000
+        #: counts from anywhere: pieces of a transfer before a restart are of none of these
+        self._transfer = secrets.randbits(60)
         #: whether the mount lets this process write; a repair waits for it
         self.admitted = False
         #: the epoch of the primary that is being followed, and its name

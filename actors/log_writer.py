@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 
 from litemq import log
-from litemq.actors import heap
+from litemq.actors import heap, steady_clock
 from litemq.actors.barriers import Barriers
 from litemq.actors.cached_writes import CachedWrites
 from litemq.actors.failing import FILE_ERRORS, of_the_disk
@@ -473,7 +473,9 @@ class LogWriter:
         keep = self._config.retention
         for tracked in self._tracked.values():
             try:
-                deleted = tracked.log.enforce_retention(time.time(), keep.max_age_s, keep.max_bytes)
+                deleted = tracked.log.enforce_retention(
+                    steady_clock.now_s(), keep.max_age_s, keep.max_bytes
+                )
             except FILE_ERRORS as error:
                 self._log.warning(
                     "can't delete old log segments", db=tracked.name, reason=str(error)

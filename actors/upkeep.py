@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from litemq import log
-from litemq.actors import heap
+from litemq.actors import heap, steady_clock
 from litemq.actors.catching_up import CatchingUp
 from litemq.actors.failing import FILE_ERRORS
 from litemq.actors.followed import Followed
@@ -169,7 +169,7 @@ class Upkeep:
                 try:
                     followed.database.save()
                     followed.database.log.enforce_retention(
-                        time.time(), keep.max_age_s, keep.max_bytes
+                        steady_clock.now_s(), keep.max_age_s, keep.max_bytes
                     )
                 except FILE_ERRORS as error:
                     self._log.warning(

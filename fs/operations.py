@@ -11,15 +11,14 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Iterator, Sequence
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from litemq.fs.capture import Gatekeeper
 from litemq.fs.deletions import Deletions
+from litemq.fs.errnos import answer, errnos
 from litemq.fs.files import DatabaseFile, File, JournalFile, Revoked, ShmFile, WalFile
 from litemq.fs.kernel_cache import CACHED_WRITES_S
 from litemq.fs.names import Kind, classify
@@ -28,24 +27,6 @@ from litemq.fs.virtual import VirtualFiles
 
 CACHE_S = 3600.0
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _errnos(
-    handler: Callable[P, Coroutine[Any, Any, R]],
-) -> Callable[P, Coroutine[Any, Any, R]]:
-    """OSErrors of the handler become the errno the kernel is told."""
-
-    @wraps(handler)
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await handler(*args, **kwargs)
-        except OSError as error:
-            raise FUSEError(error.errno or errno.EIO) from None
-
-    return guarded
 
 
 class Operations(pyfuse3.Operations):
@@ -73,7 +54,7 @@ class Operations(pyfuse3.Operations):
 
     # --- names and attributes
 
-    @_errnos
+    @errnos
     async def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         if name == b".":
             return self._root_attributes()
@@ -93,7 +74,7 @@ class Operations(pyfuse3.Operations):
         missing.entry_timeout = CACHE_S
         return missing
 
-    @_errnos
+    @errnos
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         if inode == ROOT_INODE:
             return self._root_attributes()
@@ -121,6 +102,11 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EROFS)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        with contextlib.suppress(FUSEError):  # nobody waits for an answer
+            await self._forget(inode_list)
+
+    @errnos
+    async def _forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, count in inode_list:
             file = self._tree.by_inode.get(inode)
             if file is not None:
@@ -128,7 +114,7 @@ class Operations(pyfuse3.Operations):
                 if file.lookups <= 0 and file.unlinked:
                     self._tree.release_if_unused(file)
 
-    @_errnos
+    @errnos
     async def setattr(
         self,
         inode: int,
@@ -158,7 +144,7 @@ class Operations(pyfuse3.Operations):
 
     # --- opening and closing
 
-    @_errnos
+    @errnos
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         file = self._tree.by_inode.get(inode)
         if file is None:
@@ -176,7 +162,7 @@ class Operations(pyfuse3.Operations):
                 raise
         return FileInfo(fh=self._new_handle(file, writing, ctx.pid), keep_cache=True)
 
-    @_errnos
+    @errnos
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
@@ -208,7 +194,7 @@ class Operations(pyfuse3.Operations):
         info = FileInfo(fh=self._new_handle(file, True, ctx.pid), keep_cache=True)
         return info, self._attributes(file)
 
-    @_errnos
+    @errnos
     async def release(self, fh: int) -> None:
         if self._virtual_handles.pop(fh, None) is None:
             file, writing = self._handles.pop(fh)
@@ -217,7 +203,7 @@ class Operations(pyfuse3.Operations):
 
     # --- bytes
 
-    @_errnos
+    @errnos
     async def read(self, fh: int, off: int, size: int) -> bytes:
         handle = self._handles.get(fh)
         if handle is None:
@@ -231,15 +217,15 @@ class Operations(pyfuse3.Operations):
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         # what the kernel has cached was taken before, and somebody may wait until it has come
-        holding = None if self.enable_writeback_cache else self._gatekeeper.holding
-        if holding is not None and self._handles[fh][0].guarded:
-            await holding.wait()
         try:
+            holding = None if self.enable_writeback_cache else self._gatekeeper.holding
+            if holding is not None and self._handles[fh][0].guarded:
+                await holding.wait()
             return await self._handles[fh][0].write(off, buf)
-        except OSError as error:
-            raise FUSEError(error.errno or errno.EIO) from None
+        except Exception as error:  # noqa: BLE001 - as `errnos` does, without its call
+            raise answer(error, "write") from None
 
-    @_errnos
+    @errnos
     async def fsync(self, fh: int, datasync: bool) -> None:
         handle = self._handles.get(fh)
         if handle is not None:
@@ -249,7 +235,7 @@ class Operations(pyfuse3.Operations):
 
     # --- the directory
 
-    @_errnos
+    @errnos
     async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
         file = self._named(name)
         self._check_may_write(file, ctx.pid)
@@ -260,7 +246,7 @@ class Operations(pyfuse3.Operations):
         await file.unlink()
         self._tree.detach(file)
 
-    @_errnos
+    @errnos
     async def rename(
         self,
         parent_old: int,
@@ -305,6 +291,7 @@ class Operations(pyfuse3.Operations):
                 opened.file = renamed
         renamed.appeared()
 
+    @errnos
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         files = self._tree.by_name
         databases = [n for n, f in files.items() if isinstance(f, DatabaseFile)]
@@ -320,7 +307,7 @@ class Operations(pyfuse3.Operations):
             if file is not None:
                 file.lookups += 1
 
-    @_errnos
+    @errnos
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         under = os.statvfs(self._tree.backing)
         data = pyfuse3.StatvfsData()
