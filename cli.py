@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -408,6 +409,7 @@ def _status_lines(status: m.NodeStatus, diverged: int) -> Iterator[str]:
         ],
         right={1, 3, 4, 5},
     )
+    yield from (f"{each.name}: {each.reason}" for each in status.databases if each.reason)
     if status.role == "primary":
         yield ""
         yield from table(
@@ -448,6 +450,7 @@ def _utc(since_ms: int) -> str:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    _speak_utf8()
     try:
         code = litemq.main(prog_name="litemq", standalone_mode=False)
         sys.stdout.flush()
@@ -465,6 +468,18 @@ def main() -> None:
         code = EXIT_INTERRUPTED
     gc.freeze()  # the interpreter would look through all that was imported once more: 15 ms
     sys.exit(code)
+
+
+def _speak_utf8() -> None:
+    """Names of files are bytes to SQLite and UTF-8 to us, whatever the locale says of letters.
+
+    Where Python takes another encoding from it, this process starts over with UTF-8.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _say(reason: str) -> None:

@@ -6,17 +6,17 @@ database that cannot be written now is tried again, and the others go on.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable
 
 from litemq import log
 from litemq.actors.catching_up import CatchingUp
+from litemq.actors.failing import FILE_ERRORS, of_the_disk
 from litemq.actors.followed import Followed
 from litemq.actors.following import Phase
 from litemq.actors.reactor import Reactor
-from litemq.errors import LiteMQError, NotADatabaseError, StorageError
-from litemq.fs.dbpage import BusyError
+from litemq.errors import FormatError
+from litemq.fs.sqlite_errors import BusyError
 from litemq.txlog.segment_reader import TooOldError
 
 BUSY_RETRY_S = 0.01
@@ -62,10 +62,10 @@ class Applying:
                 database.seen()
             except BusyError:  # an application has a transaction open from when it could write
                 self._reactor.later(OPEN_RETRY_S, lambda: self.open(followed))
-            except LiteMQError as error:
-                self._catching_up.needs_repair(followed, str(error))
             except OSError:  # the mount has just gone; it comes back with an admission
                 pass
+            except FILE_ERRORS as error:
+                self._catching_up.needs_repair(followed, str(error))
 
     def apply(self) -> bool:
         """Hand what is in the log to SQLite; true if there is more to do at once."""
@@ -93,19 +93,20 @@ class Applying:
         except BusyError:
             self._readers_in_the_way(followed)
             return False
-        except (NotADatabaseError, TooOldError) as error:
+        except (FormatError, TooOldError) as error:  # the file, or the log that it is made from
             database.close_writer()
             self._catching_up.needs_repair(followed, str(error))
             return False
-        except (StorageError, OSError) as error:
-            if followed.state != "failing":
+        except FILE_ERRORS as error:
+            if followed.failing.failed(error, time.monotonic()):
                 self._log.warning("can't apply", db=database.name, reason=str(error))
-            followed.state = "failing"
-            if error.errno != errno.ENOSPC:  # a full disk: the connection keeps -shm for readers
+            full = of_the_disk(error)
+            if not full:  # else the connection keeps -shm for readers
                 database.close_writer()
-            self._retry(followed, FAILED_RETRY_S)
+            self._retry(followed, FAILED_RETRY_S if full else followed.failing.pause_s)
             return False
         followed.state = "ok"
+        followed.failing.worked()
         if followed.busy_since_s is not None:
             followed.busy_since_s = None
             database.wait_for_readers(False)

@@ -51,13 +51,12 @@ class CachedWrites:
         self._mount_path = mount_path
         self._ask_report = ask_report
         self._has_wal = has_wal
-        self._watch = WriteWatch()
         self._databases: dict[str, int] = {}
         #: which opening of a database counts: the last one
         self._serials: dict[str, int] = {}
         self._written_names: set[str] = set()
         self._waiting: dict[int, tuple[int, FileOpened]] = {}
-        reactor.on_readable(self._watch.fd, self._written)
+        self._watch = WriteWatch(reactor, self._written)
 
     # --- a `-wal`
 
@@ -138,8 +137,8 @@ class CachedWrites:
             self._helper.run(lambda: close_in_mount(fd))  # behind what is asked of it
 
     def _written(self) -> None:
-        self._written_names |= self._watch.written()
-        self._reactor.rest(self._watch.fd, WRITE_OUT_AFTER_S)
+        self._written_names |= self._watch.take()
+        self._watch.rest(WRITE_OUT_AFTER_S)
         self._reactor.later(WRITE_OUT_AFTER_S, self._ask_for_all)
 
     def _ask_for_all(self) -> None:

@@ -7,19 +7,21 @@ file only when everything has arrived and adds up.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 
 from litemq import log
+from litemq.actors.failing import FILE_ERRORS
 from litemq.actors.followed import Followed
 from litemq.actors.following import Phase
 from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.repair import Repair
 from litemq.config import Config
-from litemq.errors import FormatError, GapError, LiteMQError
+from litemq.errors import FormatError, GapError
 from litemq.fs.comparison import BEAT_PAGES
-from litemq.fs.dbpage import BusyError
+from litemq.fs.sqlite_errors import BusyError
 from litemq.transport import messages as m
 from litemq.transport.sockets import Sender
 from litemq.txlog.epochs import EpochTable
@@ -61,7 +63,8 @@ class CatchingUp:
         self._garbage = garbage
         self._beat = beat
         self._log = log.get()
-        self._transfer = time.time_ns() // 1000
+        #: counts from anywhere: pieces of a transfer before a restart are of none of these
+        self._transfer = secrets.randbits(60)
         #: whether the mount lets this process write; a repair waits for it
         self.admitted = False
         #: the epoch of the primary that is being followed, and its name
@@ -110,7 +113,7 @@ class CatchingUp:
             pages = database.log_rest(self._beat)
         except BusyError:
             return False
-        except (LiteMQError, OSError) as error:
+        except FILE_ERRORS as error:
             self._failed(followed, f"can't log what the database has beyond the log: {error}")
             return False
         if pages:
@@ -137,12 +140,12 @@ class CatchingUp:
             return
         try:
             page_size, sums = database.file_checksums(self._beat)
-        except LiteMQError as error:
+            followed.drop_repair()
+            followed.repair = Repair(database.directory, page_size, sums)
+        except FILE_ERRORS as error:
             self._failed(followed, f"can't read the database: {error}")
             return
         followed.needs_repair = False
-        followed.drop_repair()
-        followed.repair = Repair(database.directory, page_size, sums)
         self._transfer += 1
         followed.following.begin(Phase.REPAIRING, self._transfer, time.monotonic())
         followed.state = "repairing"
@@ -194,6 +197,9 @@ class CatchingUp:
                 self.begin_repair(followed)  # it is damaged in the primary's log
             else:
                 self.fetch(followed)
+            return False
+        except FILE_ERRORS as error:
+            self._failed(followed, f"can't take records into the log: {error}")
             return False
         return True
 
@@ -254,7 +260,7 @@ class CatchingUp:
                 for length in message.lengths:
                     followed.repair.add_record(data[at : at + length])
                     at += length
-            except (FormatError, OSError) as error:
+            except FILE_ERRORS as error:
                 self._failed(followed, str(error))
             return
         if message.first_txid > followed.database.log.head.txid + 1:
@@ -274,7 +280,7 @@ class CatchingUp:
             return
         try:
             followed.repair.add_pages(message.page_size, message.numbers, data)
-        except (FormatError, OSError) as error:
+        except FILE_ERRORS as error:
             self._failed(followed, str(error))
 
     # --- the end of a repair
@@ -284,7 +290,7 @@ class CatchingUp:
             return
         try:
             checksums = followed.repair.finish(message.head)
-        except FormatError as error:
+        except FILE_ERRORS as error:
             self._failed(followed, str(error))
             return
         self._write(followed, message, checksums, time.monotonic() + BUSY_PATIENCE_S)
@@ -314,7 +320,7 @@ class CatchingUp:
             else:
                 self._failed(followed, str(error))
             return
-        except (LiteMQError, OSError) as error:
+        except FILE_ERRORS as error:
             database.close_writer()
             self._failed(followed, str(error))
             return
@@ -344,7 +350,7 @@ class CatchingUp:
             )
         except BusyError:
             raise
-        except (LiteMQError, OSError) as error:
+        except FILE_ERRORS as error:
             self._failed(followed, f"can't keep what the primary does not have: {error}")
             return False
         if kept is not None and kept.id != followed.kept:
@@ -361,7 +367,7 @@ class CatchingUp:
         return True
 
     def _failed(self, followed: Followed, reason: str) -> None:
-        if reason != followed.failure:
+        if not followed.failure:
             self._log.warning(
                 "a repair failed; trying again", db=followed.database.name, reason=reason
             )

@@ -2,8 +2,8 @@
 
 Owns their processes through the nursery. Does not know what they do, nor what roles there are.
 Always true: an actor that has not been heard for `hung-after` is killed, unless it waits for a
-disk; one that ended by itself is started again after a pause, and one that keeps crashing is
-reported once.
+disk or a CPU, or the node itself was not there to hear; one that ended by itself is started again
+after a pause, and one that keeps crashing is reported once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import psutil
 
 from litemq import log
 from litemq.actors import lifeline, proc
-from litemq.actors.nursery import Exited, Factory, Nursery, Started
+from litemq.actors.nursery import Exited, Factory, Nursery, Refused, Started
 from litemq.actors.reactor import Reactor
 from litemq.actors.restarts import Restarts
+from litemq.actors.silence import Silence, Ticks
 from litemq.config import Config
 from litemq.errors import LiteMQError
 from litemq.transport import messages as m
@@ -32,6 +33,9 @@ from litemq.transport import messages as m
 STOP_S = 5.0
 #: an actor that has not given its first sign of life is waited for at least this long
 START_S = 60.0
+#: the system had no process for an actor, and is asked again after a pause
+NO_PROCESS = "no process"
+NO_PROCESS_PAUSE_S = 0.5
 
 
 @dataclass(slots=True)
@@ -43,7 +47,7 @@ class Actor:
     restarts: Restarts
     pid: int = 0
     state: str = "starting"
-    heard_s: float = field(default_factory=time.monotonic)
+    silence: Silence = field(default_factory=Silence)
     alive: m.ActorAlive | None = None
     leaving: bool = False
     #: it is made, and may not work yet
@@ -63,11 +67,15 @@ class Crew:
         nursery: Nursery,
         reactor: Reactor,
         *,
+        watch_s: float,
         changed: Callable[[], None],
         failed: Callable[[LiteMQError], None],
     ) -> None:
-        """`changed` is told when an actor has ended or was heard, `failed` when one is given up."""
+        """`watch_s`: how often `watch` is called. `changed` is told when an actor has ended or was
+        heard, `failed` when one is given up.
+        """
         self._limits = config.supervisor
+        self._ticks = Ticks(watch_s)
         self._nursery = nursery
         self._reactor = reactor
         self._changed = changed
@@ -128,8 +136,9 @@ class Crew:
         actor = self.actors.get(name)
         if actor is None or actor.leaving:
             return
-        actor.state = "starting"
-        actor.heard_s = time.monotonic()
+        if actor.state != NO_PROCESS:
+            actor.state = "starting"
+        actor.silence = Silence()
         self._starting.append((name, actor.held))
         outlives = name == lifeline.SURVIVOR
         self._nursery.start(actor.factory, held=actor.held, outlives=outlives)
@@ -167,15 +176,34 @@ class Crew:
                     if actor is None:
                         kill(pid, signal.SIGKILL)
                         continue
-                    actor.pid = pid
+                    actor.pid, actor.state = pid, "starting"
                     if held and not actor.held:
                         self._nursery.release(pid)
                     if actor.leaving:
                         self._stop_next()
+                case Refused(reason=reason):
+                    name, _ = self._starting.popleft()
+                    self._refused(name, reason)
                 case Exited(pid=pid, code=code):
                     for actor in list(self.actors.values()):
                         if actor.pid == pid:
                             self._ended(actor, code)
+
+    def _refused(self, name: str, reason: str) -> None:
+        """There is no process for it: again, for as long as it takes."""
+        actor = self.actors.get(name)
+        if actor is None:
+            return
+        if actor.leaving:
+            self._stop_next()
+            return
+        if actor.state != NO_PROCESS:
+            self._log.warning(
+                "no process for an actor; trying again", refused=name, reason=reason,
+                look_at="RLIMIT_NPROC, pids.max of the control group, sysctl kernel.pid_max",
+            )  # fmt: skip
+        actor.state = NO_PROCESS
+        self._reactor.later(NO_PROCESS_PAUSE_S, lambda: self._start(name))
 
     def heard(self, message: m.ActorAlive) -> None:
         """A sign of life; of a process that is no more, it counts for nothing."""
@@ -183,7 +211,7 @@ class Crew:
         if actor is None or actor.pid not in (0, message.pid):
             return
         actor.alive = message
-        actor.heard_s = time.monotonic()
+        actor.silence.broken()
         if actor.pid and actor.state != "stopping":
             actor.state = "running" if message.ready else "starting"
         self._changed()
@@ -213,14 +241,17 @@ class Crew:
 
     def watch(self) -> None:
         """Kill what has not been heard for too long."""
-        now = time.monotonic()
+        seen_s = self._ticks.passed(time.monotonic())
         for actor in self.actors.values():
+            if not actor.pid:
+                continue
+            silent_s = actor.silence.goes_on(seen_s, proc.run_delay_ns(actor.pid))
             patience_s = self._limits.hung_after_s
             if actor.alive is None:  # a cold disk can take its time over the imports
                 patience_s = max(patience_s, START_S)
-            if actor.pid and now - actor.heard_s > patience_s:
+            if silent_s > patience_s:
                 stall = proc.look(actor.pid)
-                actor.heard_s = now
+                actor.silence.broken()
                 if stall.by_disk:  # it could not even be killed, and will go on by itself
                     self._log.warning("actor waits for the disk", hung=actor.name, at=str(stall))
                     continue

@@ -21,8 +21,9 @@ from litemq.actors.history import History
 from litemq.actors.layout import Layout, application_file
 from litemq.config import Config
 from litemq.errors import LiteMQError, StorageError
-from litemq.fs.dbpage import BusyError, PageReader
+from litemq.fs.dbpage import PageReader
 from litemq.fs.names import is_database_name
+from litemq.fs.sqlite_errors import BusyError
 from litemq.transport import messages as m
 from litemq.txlog import archive, ltx
 from litemq.txlog.checksums import EMPTY, lock_page, page_checksum

@@ -10,55 +10,33 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from errno import ENOSPC
+from errno import ENOSPC, ENOTCONN
 
 from litemq import log
 from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
-from litemq.actors.cached_writes import REOPEN_S, close_in_mount, write_out_in_mount
+from litemq.actors.cached_writes import close_in_mount, write_out_in_mount
+from litemq.actors.failing import FILE_ERRORS
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.helper_thread import HelperThread
-from litemq.actors.layout import Layout
+from litemq.actors.layout import Layout, is_there
 from litemq.actors.page_spool import PageSpool
+from litemq.actors.quiet import Quiet
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
 from litemq.actors.wal_capture import WalCapture
 from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.comparison import compare
 from litemq.fs.journal import is_active
-from litemq.fs.locks import SharedLock, WalWriteLock
+from litemq.fs.locks import SharedLock
 from litemq.fs.overlay import Overlay
 from litemq.fs.wal_tail import WalTail
 
 LOCK_RETRY_S = 0.005
 #: a file that stays half written is looked at this often (seconds)
 LONGEST_PAUSE_S = 1.0
-
-
-@dataclass(slots=True)
-class _Quiet:
-    """A database that nobody can write: SQLite's locks are held, by us.
-
-    A checkpoint may copy pages meanwhile: the overlay of the WAL has them all.
-    """
-
-    tracked: Tracked
-    fd: int
-    lock: SharedLock
-    #: which of its WALs, if there was one, and the lock on that
-    wal: WalTail | None
-    wal_lock: WalWriteLock | None
-    close: Callable[[int], object]
-
-    def end(self) -> None:
-        if self.wal_lock is not None:
-            self.wal_lock.release()
-        with contextlib.suppress(OSError):  # the mount has died
-            self.lock.release()
-        self.close(self.fd)
-        self.tracked.opening = False
 
 
 class FileCapture:
@@ -76,9 +54,13 @@ class FileCapture:
         explained: Callable[[str, int], object],
         ask_report: Callable[[int, str], object],
         beat: Callable[[], None],
+        compared: Callable[[Tracked], object],
+        broken: Callable[[str, BaseException], object],
         cached: bool = False,
     ) -> None:
         """`cached`: the kernel caches what is written, and the file may be behind its log.
+
+        `compared` is told when all of a database is in the log, `broken` when its log fails.
 
         `explained` is told database and report number when a report has been dealt with.
 
@@ -94,10 +76,12 @@ class FileCapture:
         self._explained = explained
         self._ask_report = ask_report
         self._cached = cached
-        self._quiet: dict[int, _Quiet] = {}
+        self._quiet: dict[int, Quiet] = {}
         #: how often the mount has started over
         self._mounts = 0
         self._beat = beat
+        self._all_compared = compared
+        self._broken = broken
         self._log = log.get()
 
     # --- at rest
@@ -109,6 +93,8 @@ class FileCapture:
         try:
             if tail.open():
                 self._wals.take(tracked, tail, chain=True)
+                if tail.failed and tracked.failing.reason:
+                    raise StorageError(tracked.failing.reason)
                 if self._cached and compare_all:
                     tail.stop_where_recovery_stops()
                     self._bring_forward(tracked, tail)
@@ -275,12 +261,15 @@ class FileCapture:
         def opened(fd: int | None) -> None:
             if fd is None:
                 tracked.opening = False
-                if os.path.exists(self._path(tracked)):
-                    self._again(tracked, REOPEN_S)
-                else:
-                    self._nothing_there(tracked)
+                self._unopened(tracked)
                 return
-            quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
+            try:
+                quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
+            except OSError as error:
+                self._close(fd)  # and with it the lock
+                tracked.opening = False
+                self.unreadable(tracked, error)
+                return
             if quiet is None:
                 self._close(fd)
                 tracked.opening = False
@@ -306,13 +295,13 @@ class FileCapture:
             tracked.wal.doubt = False
         self._done(tracked)
 
-    def _written_out(self, quiet: _Quiet, mounts: int) -> None:
+    def _written_out(self, quiet: Quiet, mounts: int) -> None:
         if mounts == self._mounts:
             self._ask_more(quiet)
         else:
             self._give_up(quiet)
 
-    def _ask_more(self, quiet: _Quiet) -> None:
+    def _ask_more(self, quiet: Quiet) -> None:
         """Others may have been written since the report: without them, we would log half a
         transaction. Now that nobody writes, the mount tells of them, too.
         """
@@ -343,11 +332,11 @@ class FileCapture:
         for quiet in waiting:
             self._give_up(quiet)
 
-    def _give_up(self, quiet: _Quiet) -> None:
+    def _give_up(self, quiet: Quiet) -> None:
         quiet.end()
         self._again(quiet.tracked, LOCK_RETRY_S)
 
-    def _keep_quiet(self, tracked: Tracked, fd: int) -> _Quiet | None:
+    def _keep_quiet(self, tracked: Tracked, fd: int) -> Quiet | None:
         """Keep writers from beginning; None if one is in the middle of a transaction."""
         lock, tail = SharedLock(fd), tracked.wal
         wal_lock = None
@@ -360,14 +349,14 @@ class FileCapture:
         if not quiet:
             lock.release()
             return None
-        return _Quiet(tracked, fd, lock, tail, wal_lock, self._close)
+        return Quiet(tracked, fd, lock, tail, wal_lock, self._close)
 
     def _close(self, fd: int) -> None:
         # Not here: the kernel may wait for the file's lock, and a call that has it for us; or it
         # writes first what it caches of the file.
         self._helper.run(lambda: close_in_mount(fd))
 
-    def _compare_quiet(self, quiet: _Quiet) -> None:
+    def _compare_quiet(self, quiet: Quiet) -> None:
         tracked = quiet.tracked
         if self._cached and tracked.wal is not quiet.wal:
             self._give_up(quiet)  # what is locked is not what would be compared
@@ -383,14 +372,36 @@ class FileCapture:
         except FileNotFoundError:
             pass
         except OSError as error:
-            if not self._cached:
-                raise
-            self._log.debug("can't compare", db=tracked.name, reason=str(error))
-            self._again_later(tracked)  # the mount has died, or is about to be another
+            self.unreadable(tracked, error)
+            return
+        except FILE_ERRORS as error:
+            self._broken(tracked.name, error)
             return
         finally:
             quiet.end()
         self._done(tracked)
+
+    def unreadable(self, tracked: Tracked, error: BaseException) -> None:
+        """The file can't be read now: all of it is compared when it can."""
+        if getattr(error, "errno", None) == ENOTCONN:  # the mount has died, or is about to
+            self._again_later(tracked)
+            return
+        tracked.compare_later(0, None)
+        if tracked.failing.failed(error, time.monotonic()):
+            self._log.warning("can't read the database", db=tracked.name, reason=str(error))
+        self._again(tracked, tracked.failing.pause_s)
+
+    def _unopened(self, tracked: Tracked) -> None:
+        """It was unlinked meanwhile, or we heard of it before the kernel did, or it refuses."""
+        try:
+            if not is_there(self._path(tracked)):
+                self._nothing_there(tracked)
+                return
+            os.close(os.open(self._path(tracked), os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            self.unreadable(tracked, error)
+        else:
+            self._again_later(tracked)
 
     def _not_a_database(self, tracked: Tracked, error: NotADatabaseError) -> None:
         if tracked.log.n_pages:
@@ -440,6 +451,8 @@ class FileCapture:
         def tell(errno: int) -> None:
             if not errno and sequence:
                 self._explained(name, sequence)
+            if not errno and wanted is not None and wanted.numbers is None:
+                self._all_compared(tracked)
 
         self._group.after(tracked, tell)
 
@@ -457,6 +470,8 @@ class FileCapture:
 
         Raises FormatError when the file is no whole database, OSError.
         """
+        if tracked.gone:
+            raise StorageError(f"the log of {tracked.name} is closed")
         trusted = tracked.log.trusted
         with compare(
             self._path(tracked),
@@ -471,7 +486,7 @@ class FileCapture:
                 tracked, changed.pages, changed.commit, changed.page_size, capture=capture
             )
         if not trusted or numbers is None:
-            self._group.after(tracked, lambda errno: _compared(tracked, errno))
+            self._group.after(tracked, lambda errno: self._compared(tracked, errno))
         return differs
 
     def _path(self, tracked: Tracked) -> str:
@@ -484,11 +499,11 @@ class FileCapture:
         except FileNotFoundError:
             return False
 
-
-def _compared(tracked: Tracked, errno: int) -> None:
-    """The whole database has been compared, and the difference is in the log."""
-    if errno:
-        return
-    if not tracked.log.trusted and not tracked.log.pending_bytes:
-        tracked.log.mark_trusted()
-    tracked.mark_unlogged(False)
+    def _compared(self, tracked: Tracked, errno: int) -> None:
+        """The whole database has been compared, and the difference is in the log."""
+        if errno:
+            return
+        if not tracked.log.trusted and not tracked.log.pending_bytes:
+            tracked.log.mark_trusted()
+        tracked.mark_unlogged(False)
+        self._all_compared(tracked)

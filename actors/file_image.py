@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from litemq.errors import NotADatabaseError, StorageError
-from litemq.fs.dbpage import BusyError, PageReader
+from litemq.fs.dbpage import PageReader
 from litemq.fs.pages import with_bookkeeping
+from litemq.fs.sqlite_errors import BusyError
 from litemq.txlog.checksums import lock_page, page_checksum
 
 #: pages read at once

@@ -6,6 +6,7 @@ while a repair is under way.
 
 from __future__ import annotations
 
+from litemq.actors.failing import FAILING, Failing
 from litemq.actors.following import STASH_BYTES, Following
 from litemq.actors.repair import Repair
 from litemq.actors.replica_database import ReplicaDatabase
@@ -34,6 +35,8 @@ class Followed:
         self.agreed_epoch = 0
         self.needs_repair = not database.log.trusted or database.unknown
         self.state = "ok"
+        #: it can't be applied, read or logged at present
+        self.failing = Failing()
         #: what has shown that its history is not the primary's, until it is repaired
         self.parted = ""
         #: the ID under which that was kept aside
@@ -70,8 +73,19 @@ class Followed:
             page_size=database.log.page_size,
             pages=database.log.n_pages,
             lag_ms=min(int(lag_s * 1000), 1 << 31),
-            state="checking" if database.lost else self.state,
+            state=self._shown_state,
+            reason=self._reason,
         )
+
+    @property
+    def _reason(self) -> str:
+        return self.failing.reason or self.failure
+
+    @property
+    def _shown_state(self) -> str:
+        if self._reason:
+            return FAILING
+        return "checking" if self.database.lost else self.state
 
     # --- records
 
@@ -137,6 +151,7 @@ class Followed:
         self.drop_repair()
         self.following.done()
         self.state = "ok"
+        self.failing.worked()
         self.failure = self.parted = self.kept = ""
         self._pause_s = self.repair_after_s = 0.0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno as errno_of
 import math
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from litemq.actors.handed_over import HandedOver
 from litemq.actors.layout import REPLACED, Layout
 from litemq.actors.placement import place
 from litemq.actors.proc import parent_of
+from litemq.actors.reachable import stay_reachable
 from litemq.actors.write_proofs import WriteProofs
 from litemq.config import Config
 from litemq.errors import NotADatabaseError
@@ -68,7 +70,8 @@ class FuseCapture:
         self._gates_in = Receiver.bind(self._endpoints.gates, on_garbage=log.strange_message)
         self._to_log = Sender(self._endpoints.capture)
         self._to_supervisor = Sender(self._endpoints.control)
-        self._incarnation = time.time_ns() // 1000
+        #: never that of another mount, whatever the clock says
+        self._incarnation = secrets.randbits(62) | 1
         self._handed_over = HandedOver(
             self._send, cached=config.caches_writes, refused=lambda: self._refused
         )
@@ -188,6 +191,7 @@ class FuseCapture:
     async def _beat(self) -> None:
         while True:
             self._alive()
+            stay_reachable(self._gates_in)
             if self._reserve is not None:
                 self._reserve.keep()
             if self._primary and not self._ready.is_set:

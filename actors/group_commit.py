@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from litemq import log
+from litemq.actors.failing import of_the_disk
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
 from litemq.errors import StorageError
@@ -20,7 +21,7 @@ from litemq.transport.sockets import Sender
 #: prepared bytes of one database above which they are appended before more is read
 GROUP_BYTES = 4 * 1024 * 1024
 STALLED_RETRY_S = 0.5
-ENOSPC = 28
+ENOSPC, EIO = 28, 5
 
 
 class GroupCommit:
@@ -34,12 +35,15 @@ class GroupCommit:
         *,
         epoch: int,
         inline_bytes: int,
+        failed: Callable[[str, StorageError], object],
     ) -> None:
+        """`failed` is told of a database whose own log can't be appended to, and why."""
         self._reactor = reactor
         self._to_fuse = to_fuse
         self._to_publisher = to_publisher
         self._epoch = epoch
         self._inline_bytes = inline_bytes
+        self._failed = failed
         self._log = log.get()
         self._dirty: dict[str, Tracked] = {}
         self._waiting: list[tuple[Tracked | None, Callable[[int], None]]] = []
@@ -95,14 +99,26 @@ class GroupCommit:
         """Append every group, then call who waits. For `Reactor.after_events`."""
         if not self._dirty and not self._waiting:
             return False
-        errno = 0
+        errno, alone = 0, {}
         for tracked in list(self._dirty.values()):
-            errno = self._flush_one(tracked) or errno
+            refused = self._flush_one(tracked)
+            if refused and tracked.name not in self._dirty:
+                alone[tracked.name] = refused
+            errno = errno or (refused if tracked.name in self._dirty else 0)
         waiting, self._waiting = self._waiting, []
         for of, call in waiting:
+            if of is not None and of.name in alone:
+                call(alone[of.name])
+                continue
             unwritten = of is None or of.name in self._dirty
             call(errno if errno and unwritten else 0)
         return False
+
+    def forget(self, tracked: Tracked) -> None:
+        """What was prepared of it will not be appended: it is to be compared as a whole."""
+        self._dirty.pop(tracked.name, None)
+        if self.stalled_errno and not self._dirty and self.agreed:
+            self._unstall()
 
     def flush_if_large(self, tracked: Tracked) -> None:
         if tracked.log.pending_bytes > GROUP_BYTES:
@@ -113,6 +129,9 @@ class GroupCommit:
         try:
             records = tracked.log.flush()
         except StorageError as error:
+            if not of_the_disk(error):
+                self._failed(tracked.name, error)
+                return error.errno or EIO
             self.stall(error)
             return self.stalled_errno
         self._dirty.pop(tracked.name, None)

@@ -8,7 +8,9 @@ cluster                the id of the cluster the node belongs to  election watch
 epoch                  the highest epoch this node has seen       supervisor, owner of the log
 damaged/               logs that could not be read, set aside     the owner of the log
 diverged/              logs of another history than the primary's the owner of the log
+recovery/              a long WAL while SQLite checks it          log writer
 term                   the epoch in which an elected node serves  supervisor
+unlogged               databases that changed beyond their logs  log writer
 lock                   held as long as the node runs              supervisor
 mounted                exists while the mount is in use           fuse capture, supervisor
 """
@@ -64,6 +66,14 @@ class Layout:
     @property
     def reserve(self) -> Path:
         return self.data_dir / "reserve"
+
+    @property
+    def recovery(self) -> Path:
+        return self.data_dir / "recovery"
+
+    @property
+    def unlogged(self) -> Path:
+        return self.data_dir / "unlogged"
 
     @property
     def _term(self) -> Path:
@@ -150,6 +160,17 @@ class Layout:
         write_atomically(self._cluster, f"{cluster}\n".encode())
 
 
+def is_there(path: Path | str) -> bool:
+    """Whether there is a file of that name. Raises OSError if that can't be told: a file that can't
+    be looked at has not gone.
+    """
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def application_file(config: Config, name: str) -> Path:
     """Where applications see the database.
 
@@ -182,8 +203,8 @@ class PositionFile:
 
     def hide(self) -> None:
         """The database is dropped: there is no position to show."""
-        os.ftruncate(self._fd, 0)
         with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
             reserve(self._fd, len(ZERO.text) + 1)
 
     def close(self) -> None:

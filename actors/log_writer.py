@@ -15,23 +15,28 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 
 from litemq import log
-from litemq.actors import heap
+from litemq.actors import heap, steady_clock
 from litemq.actors.barriers import Barriers
 from litemq.actors.cached_writes import CachedWrites
+from litemq.actors.failing import FILE_ERRORS, of_the_disk
+from litemq.actors.failing_logs import FailingLogs
 from litemq.actors.file_capture import FileCapture
 from litemq.actors.file_check import FileCheck
 from litemq.actors.group_commit import STALLED_RETRY_S, GroupCommit
 from litemq.actors.helper_thread import HelperThread
-from litemq.actors.layout import Layout, application_file
+from litemq.actors.journal_capture import JournalCapture
+from litemq.actors.layout import Layout, application_file, is_there
+from litemq.actors.log_sync import sync_log
+from litemq.actors.meeting import Meeting
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
+from litemq.actors.unlogged_names import UnloggedNames
 from litemq.actors.wal_capture import WalCapture
 from litemq.config import Config
-from litemq.errors import FormatError, LiteMQError, StorageError
-from litemq.fs.comparison import is_database
-from litemq.fs.names import Kind, classify
+from litemq.errors import StorageError
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
@@ -41,7 +46,6 @@ HEARTBEAT_S = 0.25
 #: the log reaches the disk this often; until then SQLite's own files are the durable copy
 SYNC_S = 1.0
 RETENTION_S = 5.0
-ACK_S = 0.05
 
 
 class LogWriter:
@@ -63,6 +67,7 @@ class LogWriter:
             Sender(endpoints.records),
             epoch=epoch,
             inline_bytes=config.stream.inline_bytes,
+            failed=self._failed,
         )
         self._cached = None
         if config.caches_writes:
@@ -84,6 +89,7 @@ class LogWriter:
             on_doubt=lambda tracked: self._files.request(tracked, numbers=[]),
             on_left_behind=lambda tracked, numbers: self._check.prove(tracked, numbers),
             beat=self._beat,
+            broken=self._failed,
             cached=self._cached,
         )
         self._files = FileCapture(
@@ -96,6 +102,8 @@ class LogWriter:
             explained=lambda name, number: self._to_fuse.send(m.WritesExplained(number, name)),
             ask_report=self._ask_report,
             beat=self._beat,
+            compared=lambda tracked: self._failing.compared(tracked),
+            broken=self._failed,
             cached=config.caches_writes,
         )
         self._check = FileCheck(
@@ -106,11 +114,13 @@ class LogWriter:
             ),
         )
         self._tracked: dict[str, Tracked] = {}
+        self._journals = JournalCapture(
+            self._group, self._files, self._reactor, self._to_fuse, verdict=self._verdict
+        )
         self._token = ""
         self._mounted = False
         self._incarnation = 0
         self._ready = False
-        self._acknowledge = 0
         self._barriers = Barriers(
             self._group,
             self._reactor,
@@ -132,6 +142,7 @@ class LogWriter:
         # only now: until then the address may be an applier's
         inbox = Receiver.bind(self._endpoints.capture, on_garbage=log.strange_message)
         self._layout.create()
+        self._begin_failing()
         try:
             self._open_logs()
         except StorageError as error:
@@ -143,21 +154,20 @@ class LogWriter:
         reactor.every(HEARTBEAT_S, self._ask_again)
         reactor.every(SYNC_S, self._sync)
         reactor.later(RETENTION_S, self._retain)
-        reactor.later(ACK_S, self._send_acks)
+        self._journals.begin()
         self._group.announce(self._tracked.values())
         self._ask_for_resync()
         reactor.run()
         if self._sealing:
-            for tracked in self._tracked.values():
-                self._wals.last_look(tracked)  # at those who were in the middle of a transaction
+            self._look_last()  # at those who were in the middle of a transaction
         settled = []
-        for tracked in self._tracked.values():
-            with contextlib.suppress(LiteMQError, OSError):  # compared by whoever comes next
+        for tracked in list(self._tracked.values()):
+            with contextlib.suppress(*FILE_ERRORS):  # compared by whoever comes next
                 if self._files.settle(tracked, fenced=self._succeeded):
                     settled.append(tracked)
         self._group.flush()
         for tracked in self._tracked.values():
-            with contextlib.suppress(LiteMQError):
+            with contextlib.suppress(*FILE_ERRORS):
                 if tracked in settled and not self._group.stalled_errno:
                     self._files.hand_back(tracked)
                 if self._succeeded:  # what is synced by a clean end is not needed on the disk now
@@ -174,7 +184,10 @@ class LogWriter:
                 os.getpid(),
                 ready=self._ready,
                 epoch=self._epoch,
-                databases=[t.status(state) for t in self._tracked.values() if t.log.n_pages],
+                databases=[
+                    *(t.status(state) for t in self._tracked.values() if _is_shown(t)),
+                    *self._failing.status(),
+                ],
             )
         )
 
@@ -195,11 +208,76 @@ class LogWriter:
         tracked = self._tracked.get(name)
         return tracked is not None and tracked.wal is not None
 
+    def _begin_failing(self) -> None:
+        names = (directory.name for directory in self._layout.databases.iterdir())
+        self._unlogged = UnloggedNames(self._layout.unlogged, names)
+        self._failing = FailingLogs(
+            self._reactor,
+            self._tracked,
+            self._unlogged,
+            let_go=self._let_go,
+            try_again=self._try_again,
+            verdict=self._verdict,
+            agreed=lambda: self._group.agreed and self._mounted,
+        )
+
+        self._meeting = Meeting(
+            self._group,
+            self._wals,
+            self._files,
+            self._layout,
+            self._tracked,
+            self._unlogged,
+            track=self._track,
+            contained=self._contained,
+            removed=self._removed,
+        )
+
+    def _contained(self, name: str, call: Callable[[], object]) -> None:
+        """What fails in it is a matter of that database, unless the disk itself refuses
+        (StorageError).
+        """
+        if name in self._failing:
+            return
+        try:
+            call()
+        except FILE_ERRORS as error:
+            if isinstance(error, StorageError) and of_the_disk(error):
+                raise
+            self._failing.failed(name, error)
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        self._failing.failed(name, error)
+
+    def _let_go(self, tracked: Tracked) -> None:
+        self._wals.close(tracked)
+        self._group.forget(tracked)
+        tracked.close()
+
+    def _try_again(self, name: str, sequence: int) -> None:
+        """Open a log that failed, and have all of its database compared. Raises FILE_ERRORS."""
+        tracked = Tracked.open(name, self._layout, self._config.retention.segment_bytes)
+        self._tracked[name] = tracked
+        self._failing.found(name, tracked)
+        file = self._layout.files / name
+        if not is_there(file):
+            self._removed(name)
+            self._group.after(
+                tracked, lambda errno: None if errno else self._failing.compared(tracked)
+            )
+            return
+        self._files.request(tracked, sequence=sequence, numbers=None)
+        if os.path.exists(f"{file}-wal"):
+            self._wals.open(tracked, made=False, doubt=True)
+        if os.path.exists(f"{file}-shm"):
+            self._wals.open_index(tracked)
+        self._group.announce([tracked])
+
     def _open_logs(self) -> bool:
         """Open the logs that are not open yet; whether there were any. Raises StorageError."""
         known = len(self._tracked)
         for directory in sorted(self._layout.databases.iterdir()):
-            self._track(directory.name)
+            self._contained(directory.name, partial(self._track, directory.name))
             self._beat()
         return len(self._tracked) > known
 
@@ -220,7 +298,13 @@ class LogWriter:
     def _handle(self, message: m.Message, payload: list[bytes]) -> None:
         try:
             if not self._for_everyone(message) and self._group.agreed:
-                self._from_mount(message, payload)
+                name = getattr(message, "database", "")
+                if not name:
+                    self._from_mount(message, payload)
+                    return
+                self._contained(name, lambda: self._from_mount(message, payload))
+                if name in self._failing:
+                    self._let_through(name, message)
         except StorageError as error:
             # A log that can't even be opened. The mount keeps what it has handed over: start over.
             self._group.stall(error)
@@ -262,9 +346,9 @@ class LogWriter:
         """
         match message:
             case m.CommitPages():
-                self._commit_pages(message, payload)
+                self._journals.pages(self._track(message.database), message, payload)
             case m.CommitFile():
-                self._commit_file(message)
+                self._journals.file(self._track(message.database), message)
             case m.WalGate(gate=gate, database=name, wal_end=wal_end):
                 self._wals.gate(
                     self._track(name),
@@ -283,8 +367,7 @@ class LogWriter:
                     self._cached.closed(name)
             case m.SealDatabases():
                 self._sealing = True
-                for tracked in self._tracked.values():
-                    self._wals.last_look(tracked)
+                self._look_last()
             case m.ShmOpened(database=name):
                 self._wals.open_index(self._track(name))
             case m.ShmRemoved(database=name):
@@ -298,6 +381,12 @@ class LogWriter:
                 self._removed(name)
             case _:
                 log.strange_message(f"{type(message).__name__} is not for the log writer", 1)
+
+    def _let_through(self, name: str, message: m.Message) -> None:
+        """Its log can't be written: it is compared when that has changed."""
+        if isinstance(message, m.CommitPages):
+            self._journals.seen(message)
+        self._failing.answer(name, message)
 
     # --- agreeing with the mount on how things stand
 
@@ -319,26 +408,20 @@ class LogWriter:
             self._group.announce(self._tracked.values())
         self._group.agreed = True
         self._mounted = message.mounted
-        self._incarnation = message.incarnation
+        self._incarnation = self._journals.incarnation = message.incarnation
         self._files.start_over()  # gives up locks, before what they are on is closed
-        for tracked in self._tracked.values():
-            if self._cached is not None and not message.mounted:
-                self._wals.last_look(tracked)  # at a mount that has died
+        if self._cached is not None and not message.mounted:
+            self._look_last()  # at a mount that has died
+        for tracked in list(self._tracked.values()):
             tracked.shm_serial += 1
             self._wals.close(tracked)
         if self._cached is not None:
             self._cached.start_over()
-        if message.taken_over:
-            self._take_over()
-        elif not message.mounted:
-            self._recover(unclean=message.unclean)
-        for name in message.wals:
-            self._wals.open(self._track(name), made=False)
+        self._meeting.begin(message)
         if self._cached is not None:
             for name in message.written:
                 self._cached.opened(name)
-        if message.mounted or message.taken_over:
-            self._rejoin(message)
+        self._meeting.end(message)
         self._barriers.agreed()
         self._group.after(None, self._report_ready)
 
@@ -354,85 +437,7 @@ class LogWriter:
             self._log.info("capturing", databases=len(self._tracked), epoch=self._epoch)
             self._check.begin(self._tracked.values())
 
-    def _recover(self, *, unclean: bool) -> None:
-        """A mount is about to start: nobody has a file open, the files alone tell what is so."""
-        present = set()
-        for entry in sorted(os.scandir(self._layout.files), key=lambda each: each.name):
-            if classify(entry.name)[0] is Kind.DATABASE and entry.is_file():
-                present.add(entry.name)
-                self._recover_database(entry.name, unclean=unclean)
-        for tracked in self._tracked.values():
-            tracked.comparing = None
-            if tracked.log.n_pages and tracked.name not in present:
-                self._log.warning("the database file is gone; dropped", db=tracked.name)
-                self._group.drop(tracked)
-
-    def _take_over(self) -> None:
-        """The mount was a replica's until now, and whoever has files open could not write."""
-        for tracked in self._tracked.values():
-            if tracked.log.n_pages:
-                try:
-                    if tracked.was_replica:
-                        self._files.take_over(tracked)
-                    else:  # an earlier log writer had begun
-                        self._files.recover(tracked, compare_all=True)
-                except (FormatError, OSError) as error:
-                    self._log.error(
-                        "can't read the database; not replicated",
-                        db=tracked.name, reason=str(error),
-                    )  # fmt: skip
-
-    def _recover_database(self, name: str, *, unclean: bool) -> None:
-        if name not in self._tracked and not is_database(self._layout.files / name):
-            return
-        try:
-            tracked = self._track(name)
-            if tracked.was_replica:
-                self._files.take_over(tracked, compare_all=True)
-            else:
-                self._files.recover(tracked, compare_all=unclean)
-        except FormatError as error:
-            self._log.error("can't read the database; not replicated", db=name, reason=str(error))
-
-    def _rejoin(self, message: m.ResyncCapture) -> None:
-        """The mount went on while this actor was away: open WAL indexes, look for what is gone."""
-        for name in message.shms:
-            self._wals.open_index(self._track(name))
-        for tracked in list(self._tracked.values()):
-            if tracked.log.n_pages and not os.path.exists(self._layout.files / tracked.name):
-                self._removed(tracked.name)
-            elif not tracked.log.trusted:
-                self._files.request(tracked, numbers=None)
-
-    # --- rollback journals, and the verdicts on held calls
-
-    def _commit_pages(self, message: m.CommitPages, payload: list[bytes]) -> None:
-        tracked = self._track(message.database)
-        if not tracked.has_commit(self._incarnation, message.sequence):
-            size, data = message.page_size, payload[0] if payload else b""
-            pages = [
-                (number, data[at * size : (at + 1) * size])
-                for at, number in enumerate(message.numbers)
-            ]
-            capture = (0, 0, message.sequence, self._incarnation)
-            try:
-                self._group.prepare(tracked, pages, message.pages, size, capture=capture)
-            except ValueError:
-                # the log starts here, or has lost its page checksums: all pages are needed
-                self._files.request(tracked, numbers=None)
-        self._acknowledge = max(self._acknowledge, message.sequence)
-
-    def _commit_file(self, message: m.CommitFile) -> None:
-        tracked = self._track(message.database)
-        if not tracked.has_commit(self._incarnation, message.sequence):
-            numbers = None if message.everything else message.numbers
-            capture = (0, 0, message.sequence, self._incarnation)
-            try:
-                self._files.log_difference(tracked, numbers=numbers, capture=capture)
-            except (FormatError, OSError, ValueError) as error:
-                self._log.error("can't read a commit", db=message.database, reason=str(error))
-        gate = message.gate
-        self._group.after(tracked, lambda errno: self._verdict(gate, errno))
+    # --- held calls
 
     def _verdict(
         self, gate: int, errno: int, captured_end: int = 0, *, proven: bool = True
@@ -442,12 +447,9 @@ class LogWriter:
         else:
             self._to_fuse.send(m.OpenGate(gate, captured_end, proven))
 
-    def _send_acks(self) -> None:
-        self._reactor.later(ACK_S, self._send_acks)
-        self._group.flush()  # what this turn has prepared counts only once it is in the log
-        if self._acknowledge and not self._group.stalled_errno:
-            self._to_fuse.send(m.PagesLogged(self._acknowledge))
-            self._acknowledge = 0
+    def _look_last(self) -> None:
+        for tracked in list(self._tracked.values()):
+            self._contained(tracked.name, partial(self._wals.last_look, tracked))
 
     def _prove(self, message: m.ProveWrites) -> None:
         tracked = self._track(message.database)
@@ -466,10 +468,14 @@ class LogWriter:
     # --- housekeeping
 
     def _sync(self) -> None:
-        for tracked in self._tracked.values():
+        for tracked in list(self._tracked.values()):
             if tracked.unsynced:
                 tracked.unsynced = False
-                self._helper.run(tracked.log.begin_sync())
+                sync_log(self._helper, tracked.log, partial(self._sync_failed, tracked))
+
+    def _sync_failed(self, tracked: Tracked, error: BaseException) -> None:
+        if not tracked.gone:
+            self._failed(tracked.name, error)
 
     def _retain(self) -> None:
         self._reactor.later(RETENTION_S, self._retain)
@@ -477,10 +483,14 @@ class LogWriter:
         keep = self._config.retention
         for tracked in self._tracked.values():
             try:
-                deleted = tracked.log.enforce_retention(time.time(), keep.max_age_s, keep.max_bytes)
-            except StorageError as error:
-                self._log.warning("can't delete old log segments", reason=str(error))
-                return
+                deleted = tracked.log.enforce_retention(
+                    steady_clock.now_s(), keep.max_age_s, keep.max_bytes
+                )
+            except FILE_ERRORS as error:
+                self._log.warning(
+                    "can't delete old log segments", db=tracked.name, reason=str(error)
+                )
+                continue
             if deleted:
                 self._log.info("deleted old log segments", db=tracked.name, segments=deleted)
 
@@ -497,6 +507,10 @@ class LogWriter:
             self._files.reported(number)
             if self._cached is not None:
                 self._cached.reported(number)
+
+
+def _is_shown(tracked: Tracked) -> bool:
+    return bool(tracked.log.n_pages or tracked.failing.reason)
 
 
 def make(config: Config, *, epoch: int) -> Callable[[], int]:

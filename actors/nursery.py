@@ -63,7 +63,14 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
     code: int
 
 
-_decode_report = msgspec.json.Decoder(Started | Exited).decode
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """The system gives no process: a limit of the user, the control group or the machine."""
+
+    reason: str
+
+
+Report = Started | Exited | Refused
+_decode_report: Callable[[bytes], Report] = msgspec.json.Decoder(Report).decode
 
 
 def _code_of(file: str, build: Callable[..., CodeType], parts: tuple[object, ...]) -> CodeType:
@@ -152,9 +159,9 @@ class Nursery:
         """A child that was held may begin."""
         self._socket.send(_RELEASE + b"%d" % pid)
 
-    def reports(self, timeout_s: float = 0.0) -> list[Started | Exited]:
+    def reports(self, timeout_s: float = 0.0) -> list[Report]:
         """What happened to children. Raises LiteMQError when the nursery itself is gone."""
-        found: list[Started | Exited] = []
+        found: list[Report] = []
         while select.select([self._socket], [], [], 0.0 if found else timeout_s)[0]:
             data = self._socket.recv(MAX_DATAGRAM)
             if not data:
@@ -206,8 +213,13 @@ def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
             if kind == _RELEASE:
                 family.release(int(data))
             else:
-                pid = family.start(data, held=kind == _HOLD, outlives=kind == _OUTLIVE)
-                requests.send(msgspec.json.encode(Started(pid)))
+                report: Report
+                try:
+                    pid = family.start(data, held=kind == _HOLD, outlives=kind == _OUTLIVE)
+                    report = Started(pid)
+                except OSError as error:
+                    report = Refused(str(error))
+                requests.send(msgspec.json.encode(report))
         with contextlib.suppress(BlockingIOError):
             os.read(wake_read, 4096)
         for exited in family.ended():
@@ -235,7 +247,11 @@ class _Family:
             return pid
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            pid = self._fork(data, lambda: _wait(theirs), ours.fileno())
+            try:
+                pid = self._fork(data, lambda: _wait(theirs), ours.fileno())
+            except OSError:
+                ours.close()
+                raise
         self._held[pid] = ours
         return pid
 

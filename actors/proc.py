@@ -46,6 +46,17 @@ def look(pid: int) -> Stall:
     return Stall(state, tuple(line.partition("] ")[2].partition("+")[0] for line in lines[:FRAMES]))
 
 
+def run_delay_ns(pid: int) -> int | None:
+    """How long its main thread has waited for a CPU in its life; None if it or that is not known.
+
+    Source: https://docs.kernel.org/scheduler/sched-stats.html
+    """
+    try:
+        return int((Path("/proc") / str(pid) / "schedstat").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def parent_of(pid: int) -> int:
     """Of a process or a thread; 0 if it is gone."""
     try:

@@ -18,12 +18,15 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 
+from litemq.actors.reachable import stay_reachable
 from litemq.transport.messages import Message
 from litemq.transport.sockets import Receiver
 
 Handler = Callable[[Message, list[bytes]], None]
 #: messages are handled for so long (seconds), then it is the turn of timers and of `after_events`
 MESSAGES_S = 0.05
+#: whether the files of sockets are there is looked at this often
+REACHABLE_S = 1.0
 
 
 class Reactor:
@@ -105,6 +108,7 @@ class Reactor:
         for number in calls:
             signal.signal(number, lambda got, _frame: calls[got](got))
         self.on_readable(wake_read, lambda: _empty(wake_read))
+        self.every(REACHABLE_S, self._stay_reachable)
         try:
             while not self._stopping:
                 self._turn()
@@ -113,6 +117,10 @@ class Reactor:
             signal.set_wakeup_fd(-1)
             os.close(wake_read)
             os.close(wake_write)
+
+    def _stay_reachable(self) -> None:
+        for receiver, _ in self._receivers:
+            stay_reachable(receiver)
 
     def _turn(self) -> None:
         busy = False

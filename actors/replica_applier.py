@@ -12,24 +12,22 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from litemq import log
 from litemq.actors.applying import Applying
 from litemq.actors.catching_up import CatchingUp
+from litemq.actors.failing import FILE_ERRORS
 from litemq.actors.followed import Followed
 from litemq.actors.following import Phase, Step
 from litemq.actors.helper_thread import HelperThread
-from litemq.actors.layout import Layout, application_file
+from litemq.actors.layout import Layout
+from litemq.actors.opening_logs import OpeningLogs
 from litemq.actors.parents import Parents, loop
 from litemq.actors.presence import Presence
 from litemq.actors.reactor import Reactor
 from litemq.actors.relaying import Relaying
-from litemq.actors.replica_database import ReplicaDatabase
 from litemq.actors.upkeep import Upkeep
 from litemq.config import Config, pub_address, request_address
-from litemq.errors import LiteMQError, StorageError
-from litemq.fs.names import is_database_name
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
@@ -69,7 +67,9 @@ class ReplicaApplier:
             Sender(endpoints.records) if config.stream.relay else None, epoch=self._epoch
         )
         self._followed: dict[str, Followed] = {}
-        self._unopened: set[str] = set()
+        self._opening = OpeningLogs(
+            config, self._layout, self._followed, garbage=self._garbage, opened=self._opened
+        )
         self._catching_up = CatchingUp(
             config,
             self._reactor,
@@ -98,8 +98,9 @@ class ReplicaApplier:
             catching_up=self._catching_up,
             to_fuse=self._to_fuse,
             epoch=lambda: self._epoch,
-            all_open=lambda: not self._unopened,
+            all_open=lambda: self._opening.all_open,
             checked=self._look_ready,
+            broken=self._opening.anew,
             beat=self._beat,
         )
         self._catching_up.admitted = not config.mount.fuse
@@ -129,7 +130,7 @@ class ReplicaApplier:
         reactor = self._reactor
         self._layout.create()
         for directory in sorted(self._layout.databases.iterdir()):
-            self._follow(directory.name)
+            self._opening.follow(directory.name)
         reactor.on_message(self._local, self._from_node)
         reactor.on_message(self._answers, self._catching_up.answer)
         reactor.on_readable(self._helper.fd, self._helper.collect)
@@ -143,43 +144,19 @@ class ReplicaApplier:
         reactor.run()
         self._presence.tell(leaving=True)
         for followed in self._followed.values():
-            followed.drop_repair()
-            followed.database.close(clean=not self._succeeded)
+            with contextlib.suppress(*FILE_ERRORS):  # whoever opens it next looks at all of it
+                followed.drop_repair()
+                followed.database.close(clean=not self._succeeded)
         close_all()
         return 0
 
     def _garbage(self, reason: str, count: int) -> None:
         self._log.warning("dropped a strange message from the network", reason=reason, count=count)
 
-    def _follow(self, name: str) -> Followed | None:
-        """None when there is no room for its log; the next heartbeat tries again."""
-        followed = self._followed.get(name)
-        if followed is None:
-            if not is_database_name(name):
-                self._garbage(f"{name!r} is no name of a database", 1)
-                return None
-            try:
-                database = ReplicaDatabase(
-                    name,
-                    self._layout,
-                    application_file(self._config, name),
-                    self._config.retention.segment_bytes,
-                    backing=self._backing(name),
-                    cached=self._config.caches_writes,
-                )
-            except StorageError as error:
-                if name not in self._unopened:
-                    self._log.warning("can't open the log", db=name, reason=str(error))
-                self._unopened.add(name)
-                return None
-            self._unopened.discard(name)
-            followed = self._followed[name] = Followed(database)
-        return followed
-
-    def _backing(self, name: str) -> Path:
-        return (
-            self._layout.files / name if self._config.mount.fuse else self._config.mount.path / name
-        )
+    def _opened(self, followed: Followed) -> None:
+        """Its log could not be opened until now."""
+        if self._catching_up.admitted:
+            self._applying.open(followed)
 
     def _admit(self) -> None:
         """Ask the mount to let this process write; again until it answers."""
@@ -190,6 +167,7 @@ class ReplicaApplier:
     def _alive(self) -> None:
         """Say what is new, and now and then that nothing is."""
         self._relaying.tell()
+        self._opening.try_again()
         alive = m.ActorAlive(
             NAME,
             os.getpid(),
@@ -197,7 +175,12 @@ class ReplicaApplier:
             epoch=self._epoch,
             primary=self._primary,
             databases=[
-                self._status(each) for each in self._followed.values() if each.database.log.n_pages
+                *(
+                    self._status(each)
+                    for each in self._followed.values()
+                    if each.database.log.n_pages or each.failing.reason or each.failure
+                ),
+                *self._opening.status(),
             ],
         )
         now = time.monotonic()
@@ -254,7 +237,7 @@ class ReplicaApplier:
     def _barrier(self, message: m.Barrier) -> None:
         asked = [each for name, each in self._followed.items() if message.database in ("", name)]
         for followed in asked:
-            with contextlib.suppress(LiteMQError):
+            with contextlib.suppress(*FILE_ERRORS):
                 followed.database.save()  # who asks may look at page 1
         heads = [
             each.database.wire_applied
@@ -341,7 +324,10 @@ class ReplicaApplier:
         if not reason:
             self._upkeep.tell_compared()
             for followed in self._followed.values():
-                followed.database.complete()
+                try:
+                    followed.database.complete()
+                except FILE_ERRORS as error:
+                    reason = f"{followed.database.name} can't be handed over: {error}"
         reply = Sender(asked.reply_to)
         reply.send(m.LogCompleted(reason, asked.epoch))
         reply.close()
@@ -437,7 +423,7 @@ class ReplicaApplier:
             self._targets = {head.database: head.position.txid for head in message.heads}
         settling = message.settling
         for head in message.heads:
-            followed = self._follow(head.database)
+            followed = self._opening.follow(head.database)
             if followed is None:
                 settling = True
                 continue
@@ -508,7 +494,7 @@ class ReplicaApplier:
             self._to_fuse.send(m.ShowPrimary(f"{self._primary or '?'} {address}".rstrip()))
 
     def _live_records(self, message: m.LiveRecords, payload: list[bytes]) -> None:
-        followed = self._follow(message.head.database)
+        followed = self._opening.follow(message.head.database)
         if followed is None:
             return
         followed.primary_head = message.head

@@ -22,9 +22,10 @@ from litemq.actors.damaged_log import open_log
 from litemq.actors.divergence import Divergence, keep, last_common, utc_now
 from litemq.actors.layout import Layout, PositionFile
 from litemq.errors import LiteMQError, NotADatabaseError, StorageError
-from litemq.fs.dbpage import BusyError, PageWriter
+from litemq.fs.dbpage import PageWriter
 from litemq.fs.locks import wal_writer_active
 from litemq.fs.pages import bookkeeping, parse_header
+from litemq.fs.sqlite_errors import BusyError
 from litemq.transport.messages import Head, WirePosition
 from litemq.txlog import ltx
 from litemq.txlog.checksums import lock_page

@@ -24,6 +24,7 @@ from litemq.actors.app_command import AppCommand
 from litemq.actors.crew import Crew
 from litemq.actors.layout import Layout
 from litemq.actors.nursery import Nursery
+from litemq.actors.orphans import Orphans
 from litemq.actors.reactor import Reactor
 from litemq.actors.role_change import RoleChange
 from litemq.actors.role_hook import RoleHook
@@ -71,6 +72,7 @@ class Supervisor:
             stopped=self._look_ready, ended=self._command_ended, failed=self._fail,
         )  # fmt: skip
         self._hook: RoleHook | None = None
+        self._orphans = Orphans()
         calm_s = min(CALM_WATCH_S, config.supervisor.hung_after_s / 4)
         alone = not command and config.on_change is None
         self._watch_s = max(WATCH_S, calm_s) if alone else WATCH_S
@@ -168,7 +170,12 @@ class Supervisor:
         assert self._nursery is not None
         control = Receiver.bind(self._endpoints.control, on_garbage=log.strange_message)
         self._crew = crew = Crew(
-            self._config, self._nursery, self._reactor, changed=self._look_ready, failed=self._fail
+            self._config,
+            self._nursery,
+            self._reactor,
+            watch_s=self._watch_s,
+            changed=self._look_ready,
+            failed=self._fail,
         )
         crew.staff(actors_of(self._config, primary=self._primary, epoch=self._epoch))
         self._log.info("node starts", role=self._role, epoch=self._epoch)
@@ -214,6 +221,7 @@ class Supervisor:
         assert self._crew is not None
         self._crew.watch()
         self._app.watch()
+        self._orphans.reap(self._nursery.pid if self._nursery is not None else 0)
         if self._hook is not None:
             self._hook.watch()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 
 from litemq.actors.damaged_log import open_log
+from litemq.actors.failing import FAILING, Failing
 from litemq.actors.layout import Layout, PositionFile
 from litemq.errors import StorageError
 from litemq.fs.pages import bookkeeping
@@ -49,6 +51,10 @@ class Tracked:
     shm_serial: int = 0
     #: the same of `-wal`, where it is opened in the mount
     wal_serial: int = 0
+    #: its log was closed, and whoever still has this is late
+    gone: bool = False
+    #: its file can't be read at present
+    failing: Failing = field(default_factory=Failing)
 
     @classmethod
     def open(cls, name: str, layout: Layout, segment_bytes: int) -> Tracked:
@@ -143,8 +149,17 @@ class Tracked:
             page_size=self.log.page_size,
             pages=self.log.n_pages,
             lag_ms=0,
-            state=state,
+            state=FAILING if self.failing.reason else state,
+            reason=self.failing.reason,
         )
+
+    def close(self) -> None:
+        """Give up on the log as it is open now; what was prepared is forgotten."""
+        self.gone, self.comparing = True, None
+        with contextlib.suppress(StorageError, OSError):
+            self.log.close(clean=False)
+        with contextlib.suppress(OSError):
+            self.position.close()
 
     @property
     def wire_head(self) -> Head:

@@ -17,8 +17,9 @@ from litemq import log
 from litemq.actors.layout import Layout
 from litemq.actors.replicas import Replica
 from litemq.errors import CorruptRecordError, LiteMQError
-from litemq.fs.dbpage import BusyError, PageReader
+from litemq.fs.dbpage import PageReader
 from litemq.fs.pages import BOOKKEEPING_BYTES, with_bookkeeping
+from litemq.fs.sqlite_errors import BusyError
 from litemq.transport import messages as m
 from litemq.txlog import ltx
 from litemq.txlog.checksums import lock_page, page_checksum, read_page_checksums

@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 from litemq import log
-from litemq.actors import heap
+from litemq.actors import heap, steady_clock
 from litemq.actors.catching_up import CatchingUp
+from litemq.actors.failing import FILE_ERRORS
 from litemq.actors.followed import Followed
 from litemq.actors.following import Phase
 from litemq.actors.helper_thread import HelperThread
+from litemq.actors.log_sync import sync_log
 from litemq.actors.reactor import Reactor
 from litemq.config import Config
-from litemq.errors import LiteMQError, StorageError
-from litemq.fs.dbpage import BusyError
+from litemq.fs.sqlite_errors import BusyError
 from litemq.transport import messages as m
 from litemq.transport.sockets import Sender
 
@@ -44,11 +46,13 @@ class Upkeep:
         epoch: Callable[[], int],
         all_open: Callable[[], bool],
         checked: Callable[[], object],
+        broken: Callable[[Followed, BaseException], object],
         beat: Callable[[], None],
     ) -> None:
         """`epoch` tells the present one, `all_open` whether every log could be opened.
 
-        `checked` is called when a file has been found right, `beat` now and then in long work.
+        `checked` is called when a file has been found right, `beat` now and then in long work,
+        `broken` with a database whose log has to be opened anew.
         """
         self._config = config
         self._reactor = reactor
@@ -59,6 +63,7 @@ class Upkeep:
         self._epoch = epoch
         self._all_open = all_open
         self._checked = checked
+        self._broken = broken
         self._beat = beat
         self._log = log.get()
         self._was_admitted = False
@@ -123,12 +128,14 @@ class Upkeep:
                 database.save()
             except BusyError:
                 continue
-            except LiteMQError as error:
+            except FILE_ERRORS as error:
                 # once is nothing: the file may just be coming or going
-                if followed.look_failed:
+                if followed.look_failed and followed.failing.failed(error, time.monotonic()):
                     self._log.warning("housekeeping failed", db=database.name, reason=str(error))
                 followed.look_failed = True
             else:
+                if followed.look_failed:
+                    followed.failing.worked()
                 followed.look_failed = False
         self.tell_compared()
 
@@ -147,10 +154,10 @@ class Upkeep:
     # --- logs
 
     def _sync(self) -> None:
-        for followed in self._followed.values():
+        for followed in list(self._followed.values()):
             if followed.database.unsynced:
                 followed.database.unsynced = False
-                self._helper.run(followed.database.log.begin_sync())
+                sync_log(self._helper, followed.database.log, partial(self._broken, followed))
 
     def _retain(self) -> None:
         self._reactor.later(RETENTION_S, self._retain)
@@ -162,7 +169,10 @@ class Upkeep:
                 try:
                     followed.database.save()
                     followed.database.log.enforce_retention(
-                        time.time(), keep.max_age_s, keep.max_bytes
+                        steady_clock.now_s(), keep.max_age_s, keep.max_bytes
                     )
-                except StorageError as error:
-                    self._log.warning("can't delete old log segments", reason=str(error))
+                except FILE_ERRORS as error:
+                    self._log.warning(
+                        "can't delete old log segments", db=followed.database.name,
+                        reason=str(error),
+                    )  # fmt: skip

@@ -19,8 +19,9 @@ from litemq.actors.history import History
 from litemq.actors.layout import Layout, application_file
 from litemq.config import Config
 from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
-from litemq.fs.dbpage import BusyError, PageReader
+from litemq.fs.dbpage import PageReader
 from litemq.fs.pages import bookkeeping, with_bookkeeping
+from litemq.fs.sqlite_errors import BusyError
 from litemq.transport import messages as m
 from litemq.txlog.checksums import lock_page, page_checksum
 from litemq.txlog.ltx import post_checksum_of

@@ -8,19 +8,21 @@ Always true: a gate is answered behind everything published.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
 
 from litemq import log
 from litemq.actors.cached_writes import REOPEN_S, CachedWrites, close_in_mount
+from litemq.actors.failing import FILE_ERRORS
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
 from litemq.actors.write_watch import WriteWatch
-from litemq.errors import FormatError
+from litemq.errors import FormatError, StorageError
 from litemq.fs.wal_tail import WalTail
 
 #: how long commits are gathered into one group after one has been taken
@@ -47,9 +49,11 @@ class WalCapture:
         on_doubt: Callable[[Tracked], None],
         on_left_behind: Callable[[Tracked, list[int] | None], None],
         beat: Callable[[], None],
+        broken: Callable[[str, BaseException], object],
         cached: CachedWrites | None = None,
     ) -> None:
-        """`beat` is called again and again while much is read.
+        """`beat` is called again and again while much is read. `broken` is told of a database that
+        can't go on as it is: what its WAL has is to be compared.
 
         `cached`: who opens `-wal` files in the mount, where writes are cached. `on_doubt` is then
         called when frames may have been missed; a comparison is to follow. `on_left_behind` is told
@@ -65,16 +69,21 @@ class WalCapture:
         self._on_left_behind = on_left_behind
         self._cached = cached
         self._beat = beat
+        self._broken = broken
         self._log = log.get()
-        self._watch = WriteWatch()
         self._watched: dict[str, Tracked] = {}
-        reactor.on_readable(self._watch.fd, self._written)
+        self._watch = WriteWatch(reactor, self._written)
 
     # --- which files
 
     def tail_of(self, tracked: Tracked) -> WalTail:
         """A tail of the backing file that goes on where the log ends."""
-        return WalTail(f"{self._layout.files / tracked.name}-wal", tracked.resume_point)
+        return WalTail(
+            f"{self._layout.files / tracked.name}-wal",
+            tracked.resume_point,
+            beat=self._beat,
+            recovery=self._layout.recovery,
+        )
 
     def _followed(self, tracked: Tracked, *, made: bool) -> WalTail:
         if tracked.wal is None:
@@ -85,13 +94,17 @@ class WalCapture:
                     tracked.wal.path,
                     resume,
                     cached=True,
+                    beat=self._beat,
                     close=lambda fd: self._helper.run(lambda: close_in_mount(fd)),
                 )
         return tracked.wal
 
-    def open(self, tracked: Tracked, *, made: bool = True) -> None:
-        """There is a `-wal`: follow it. `made`: it is new."""
+    def open(self, tracked: Tracked, *, made: bool = True, doubt: bool = False) -> None:
+        """There is a `-wal`: follow it. `made`: it is new. `doubt`: frames may have been missed;
+        the caller has asked for a comparison. Raises OSError.
+        """
         tail = self._followed(tracked, made=made)
+        tail.doubt = tail.doubt or doubt
         if self._cached is None:
             if tail.open():
                 self._follow(tracked, tail.path)
@@ -164,13 +177,13 @@ class WalCapture:
 
     def _written(self) -> None:
         taken = False
-        for name in self._watch.written():
+        for name in self._watch.take():
             tracked = self._watched.get(name)
             if tracked is not None:
                 taken = self.collect(tracked) or taken
         if taken:
             # Under load, commits of the next moment make one group: fewer wake-ups for all behind.
-            self._reactor.rest(self._watch.fd, GATHER_S)
+            self._watch.rest(GATHER_S)
 
     def collect(self, tracked: Tracked) -> bool:
         """Take what is published; whether there was anything.
@@ -182,7 +195,7 @@ class WalCapture:
             return False
         taken = self.take(tracked, tail, chain=tail.unshared)
         try:
-            waiting = tail.unpublished
+            waiting = tail.unpublished and not tail.failed
         except OSError:  # the mount has died; with the next one everything is looked at anew
             waiting = False
         if not waiting:
@@ -232,22 +245,36 @@ class WalCapture:
                 if tail.has_taken(published):
                     break
                 commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
+            if tracked.failing.reason and tracked.comparing is None:
+                tracked.failing.worked()
         except OSError as error:
-            # the mount is gone (it comes back with a resynchronisation), or the file can't be read
-            self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
-            tail.failed = True
-            tail.close_index()
-            if self._cached is not None:
-                self.open_index(tracked)
+            self._unreadable(tracked, tail, error)
         except FormatError as error:  # overwritten while it was read
             self._log.info("the WAL has started over; comparing", reason=str(error))
             tail.failed = True
             self._on_rewound(tracked)
+        except FILE_ERRORS as error:
+            tail.failed = True
+            self._broken(tracked.name, error)
+            return any_taken
         self._prove(tracked, tail)
         if tail.doubt and tracked.comparing is None:
             self._log.debug("frames may have been missed; comparing", db=tracked.name)
             self._on_doubt(tracked)
         return any_taken
+
+    def _unreadable(self, tracked: Tracked, tail: WalTail, error: OSError) -> None:
+        """The mount is gone (it comes back with a resynchronisation), or the file can't be read."""
+        is_news = not tracked.failing.reason
+        if error.errno != errno.ENOTCONN:
+            tracked.failing.failed(error, time.monotonic())
+            self._reactor.later(tracked.failing.pause_s, lambda: self.collect(tracked))
+        if is_news:
+            self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
+        tail.failed = True
+        tail.close_index()
+        if self._cached is not None or error.errno != errno.ENOTCONN:
+            self.open_index(tracked)
 
     def take_published(self, tracked: Tracked) -> None:
         """Take everything that is committed at this moment."""
@@ -263,9 +290,23 @@ class WalCapture:
     ) -> None:
         """Take everything; then `verdict` gets an errno or 0, and how far the WAL is in the log.
 
+        Where that fails the gate opens, when it has been noted that the database must be compared.
         Also whether that is all there was, for certain: where writes are cached it may not be.
         `wal_end`: how far the WAL was written when the gate closed (bytes).
         """
+        try:
+            self._pass_gate(tracked, wal_end, verdict, patience)
+        except FILE_ERRORS as error:
+            self._broken(tracked.name, error)
+            verdict(0, wal_end, True)
+
+    def _pass_gate(
+        self,
+        tracked: Tracked,
+        wal_end: int,
+        verdict: Callable[[int, int, bool], None],
+        patience: int,
+    ) -> None:
         if tracked.wal is None:
             self.open(tracked)
         tail = tracked.wal
@@ -281,6 +322,8 @@ class WalCapture:
             self.take(tracked, tail, chain=not tail.has_index or tail.unshared, blank_up_to=wal_end)
             if self._cached is None and tail.restarting:
                 self.take(tracked, tail, chain=True, blank_up_to=wal_end)
+            if tail.failed and tracked.failing.reason:
+                raise StorageError(tracked.failing.reason)
         captured_end = 0 if tail is None else tail.captured_end
         proven = self._cached is None or (tail is not None and tail.was_read)
         if tail is not None and proven:

@@ -14,18 +14,18 @@ Source: https://www.sqlite.org/dbpage.html and https://www.sqlite.org/fileformat
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import sqlean  # type: ignore[import-untyped]
 
-from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
+from litemq.errors import FormatError
 from litemq.fs.pages import DatabaseHeader, parse_header
+from litemq.fs.sqlite_errors import SQLITE_ERRORS, BusyError, translate, translated
 from litemq.fs.wal import (
     INDEX_HEADER_BYTES,
     WAL_HEADER_BYTES,
@@ -50,10 +50,8 @@ _SELECT = (
     " WHERE p.pgno = want.value"
 )
 _ROLLBACK_MODE, _WAL_MODE = b"\x01\x01", b"\x02\x02"
-
-
-class BusyError(LiteMQError):
-    """Another process holds a lock that this needs; nothing was changed, try again later."""
+_ENCODINGS = ("UTF-8", "UTF-16le", "UTF-16be")
+_AT_ENCODING = slice(56, 60)
 
 
 class PageReader:
@@ -61,7 +59,7 @@ class PageReader:
 
     def __init__(self, path: str, *, busy_timeout_s: float = DEFAULT_BUSY_TIMEOUT_S) -> None:
         self._path = path
-        with _translated(path):
+        with translated(path):
             self._db = _connect(f"file:{quote(path)}?mode=ro", busy_timeout_s)
 
     def read(self, pgnos: Iterable[int]) -> dict[int, bytes]:
@@ -69,7 +67,7 @@ class PageReader:
 
         One short read transaction: a writer in a rollback mode waits for it. Raises BusyError.
         """
-        with _translated(self._path):
+        with translated(self._path):
             return dict(self._db.execute(_SELECT, (json.dumps(list(pgnos)),)))
 
     def snapshot_header(self) -> DatabaseHeader:
@@ -111,7 +109,10 @@ class PageWriter:
         self._n_pages = 0
         self._wal = False
         self._vacuums_on_commit = False
-        with _translated(path):
+        # Of the file's text. Read before a connection is open: closing a descriptor of ours would
+        # drop its locks.
+        self._encoding = _encoding_of(path)
+        with translated(path):
             self._open()
 
     @property
@@ -148,9 +149,9 @@ class PageWriter:
                 self._write(iter(pages), commit)
             else:
                 self._write_changing_the_file(iter(pages), commit, page_size, wal)
-        except sqlean.Error as exc:
+        except SQLITE_ERRORS as exc:
             self._roll_back()
-            raise _translate(exc, self._path) from exc
+            raise translate(exc, self._path) from exc
         except BaseException:
             self._roll_back()
             raise
@@ -158,7 +159,7 @@ class PageWriter:
     def set_busy_timeout(self, seconds: float) -> None:
         """How long a write waits for readers. With a journal, new ones are kept out meanwhile."""
         self._busy_timeout_s = seconds
-        with _translated(self._path):
+        with translated(self._path):
             self._execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
 
     def wal_end(self) -> tuple[int, int, int, int] | None:
@@ -185,7 +186,7 @@ class PageWriter:
 
         Waits for nobody and does not sync.
         """
-        with _translated(self._path):
+        with translated(self._path):
             row = self._execute("PRAGMA r.wal_checkpoint(PASSIVE)").fetchone()
         busy, in_wal, copied = row
         return not busy and in_wal == copied
@@ -230,6 +231,9 @@ class PageWriter:
         self._n_pages = commit
         if page1 is not None:
             self._vacuums_on_commit = _vacuums_on_commit(page1)
+            if self._encoding != _encoding_in(page1):
+                self._encoding = _encoding_in(page1)
+                self._known = False  # this connection can't read such a schema: the next one can
 
     def _wanted(self, pages: Iterator[Page], commit: int) -> Iterator[Page]:
         skip = self._lock_page
@@ -266,10 +270,10 @@ class PageWriter:
         what it would read is nonsense ("database disk image is malformed").
         """
         old = self._db
-        self._db = db = _connect(":memory:", self._busy_timeout_s)
+        db = None
         self._set_modes(0o644)
         try:
-            db.execute("ATTACH ? AS r", (f"file:{quote(self._path)}?mode=rwc",))
+            self._db = db = self._attached()
             execute = db.cursor().execute
             execute("PRAGMA r.synchronous=OFF")
             execute(f"PRAGMA r.journal_size_limit={JOURNAL_SIZE_LIMIT_BYTES}")
@@ -278,7 +282,8 @@ class PageWriter:
             self._set_page_size(execute("PRAGMA r.page_size").fetchone()[0])
             self._vacuums_on_commit = execute("PRAGMA r.auto_vacuum").fetchone()[0] == 1
         except BaseException:
-            db.close()
+            if db is not None:
+                db.close()
             self._db = old
             raise
         finally:
@@ -288,6 +293,31 @@ class PageWriter:
         self._execute = execute
         self._executemany = db.cursor().executemany
         self._known = True
+
+    def _attached(self) -> Any:
+        """A connection with the file as `r`. SQLite attaches only what has the main database's
+        encoding, which is fixed by then.
+        """
+        refused = None
+        # The header says which; what stands in the WAL may be of another.
+        for encoding in sorted(_ENCODINGS, key=lambda each: each != self._encoding):
+            db = _connect(":memory:", self._busy_timeout_s)
+            try:
+                db.execute(f"PRAGMA encoding='{encoding}'")
+                db.execute("ATTACH ? AS r", (f"file:{quote(self._path)}?mode=rwc",))
+            except sqlean.Error as error:
+                db.close()
+                refused = refused or error
+                if error.sqlite_errorcode != sqlean.SQLITE_ERROR:
+                    raise
+            except BaseException:
+                db.close()
+                raise
+            else:
+                self._encoding = encoding
+                return db
+        assert refused is not None
+        raise refused
 
     def _set_modes(self, mode: int) -> None:
         """SQLite gives the mode of the database to the files it makes beside it.
@@ -418,6 +448,20 @@ def _vacuums_on_commit(page1: bytes) -> bool:
     return page1[52:56] != b"\0\0\0\0" and page1[64:68] == b"\0\0\0\0"
 
 
+def _encoding_of(path: str) -> str:
+    """What the file's header says; UTF-8 if it has none or can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return _encoding_in(file.read(_AT_ENCODING.stop))
+    except OSError:
+        return _ENCODINGS[0]
+
+
+def _encoding_in(page1: bytes) -> str:
+    number = int.from_bytes(page1[_AT_ENCODING], "big")
+    return _ENCODINGS[number - 1 if 1 <= number <= len(_ENCODINGS) else 0]
+
+
 def _open_file(path: str) -> int | None:
     """SQLite's own descriptor. One of ours would, when closed, drop the locks that SQLite holds."""
     wanted = os.path.realpath(path)
@@ -434,34 +478,3 @@ def _connect(database: str, busy_timeout_s: float) -> Any:
     # have no business with schemas.
     db.execute("PRAGMA writable_schema=ON")
     return db
-
-
-@contextmanager
-def _translated(path: str) -> Iterator[None]:
-    try:
-        yield
-    except sqlean.Error as exc:
-        raise _translate(exc, path) from exc
-
-
-_BUSY = {sqlean.SQLITE_BUSY, sqlean.SQLITE_LOCKED, sqlean.SQLITE_PROTOCOL}
-_ERRNO = {
-    sqlean.SQLITE_FULL: errno.ENOSPC,
-    sqlean.SQLITE_READONLY: errno.EROFS,
-    sqlean.SQLITE_CANTOPEN: errno.EACCES,
-    sqlean.SQLITE_IOERR: errno.EIO,
-    sqlean.SQLITE_PERM: errno.EACCES,
-}
-_NO_DATABASE = {sqlean.SQLITE_NOTADB, sqlean.SQLITE_CORRUPT}
-
-
-def _translate(exc: Exception, path: str) -> Exception:
-    """SQLite's result code (its low byte) as an error of ours; a mistake of ours stays as it is."""
-    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-    if code in _BUSY:
-        return BusyError(f"{path}: {exc}")
-    if code in _ERRNO:
-        return StorageError(f"{path}: {exc}", _ERRNO[code])
-    if code in _NO_DATABASE:
-        return NotADatabaseError(f"{path}: {exc}")
-    return exc

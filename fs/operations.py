@@ -11,15 +11,14 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Coroutine, Sequence
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Sequence
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from litemq.fs.attributes import attributes_of, only_when_it_was_written, set_attributes
 from litemq.fs.capture import Gatekeeper
+from litemq.fs.errnos import answer, errnos
 from litemq.fs.files import File, Leaving, Revoked, ShmFile
 from litemq.fs.kernel_cache import CACHED_WRITES_S
 from litemq.fs.names import Kind, classify
@@ -31,24 +30,6 @@ from litemq.fs.virtual import VirtualFiles
 
 CACHE_S = 3600.0
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _errnos(
-    handler: Callable[P, Coroutine[Any, Any, R]],
-) -> Callable[P, Coroutine[Any, Any, R]]:
-    """OSErrors of the handler become the errno the kernel is told."""
-
-    @wraps(handler)
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await handler(*args, **kwargs)
-        except OSError as error:
-            raise FUSEError(error.errno or errno.EIO) from None
-
-    return guarded
 
 
 class Operations(pyfuse3.Operations):
@@ -76,7 +57,7 @@ class Operations(pyfuse3.Operations):
 
     # --- names and attributes
 
-    @_errnos
+    @errnos
     async def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         if name == b".":
             return self._root_attributes()
@@ -96,7 +77,7 @@ class Operations(pyfuse3.Operations):
         missing.entry_timeout = CACHE_S
         return missing
 
-    @_errnos
+    @errnos
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         if inode == ROOT_INODE:
             return self._root_attributes()
@@ -125,6 +106,11 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EROFS)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        with contextlib.suppress(FUSEError):  # nobody waits for an answer
+            await self._forget(inode_list)
+
+    @errnos
+    async def _forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, count in inode_list:
             file = self._tree.by_inode.get(inode)
             if file is not None:
@@ -132,7 +118,7 @@ class Operations(pyfuse3.Operations):
                 if file.lookups <= 0 and file.unlinked:
                     self._tree.release_if_unused(file)
 
-    @_errnos
+    @errnos
     async def setattr(
         self,
         inode: int,
@@ -162,7 +148,7 @@ class Operations(pyfuse3.Operations):
 
     # --- opening and closing
 
-    @_errnos
+    @errnos
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         file = self._tree.by_inode.get(inode)
         if file is None:
@@ -180,7 +166,7 @@ class Operations(pyfuse3.Operations):
                 raise
         return FileInfo(fh=self._new_handle(file, writing, ctx.pid), keep_cache=True)
 
-    @_errnos
+    @errnos
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
@@ -212,7 +198,7 @@ class Operations(pyfuse3.Operations):
         info = FileInfo(fh=self._new_handle(file, True, ctx.pid), keep_cache=True)
         return info, self._attributes(file)
 
-    @_errnos
+    @errnos
     async def release(self, fh: int) -> None:
         if self._virtual_handles.pop(fh, None) is None:
             file, writing = self._handles.pop(fh)
@@ -221,7 +207,7 @@ class Operations(pyfuse3.Operations):
 
     # --- bytes
 
-    @_errnos
+    @errnos
     async def read(self, fh: int, off: int, size: int) -> bytes:
         handle = self._handles.get(fh)
         if handle is None:
@@ -235,15 +221,15 @@ class Operations(pyfuse3.Operations):
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         # what the kernel has cached was taken before, and somebody may wait until it has come
-        holding = None if self.enable_writeback_cache else self._gatekeeper.holding
-        if holding is not None and self._handles[fh][0].guarded:
-            await holding.wait()
         try:
+            holding = None if self.enable_writeback_cache else self._gatekeeper.holding
+            if holding is not None and self._handles[fh][0].guarded:
+                await holding.wait()
             return await self._handles[fh][0].write(off, buf)
-        except OSError as error:
-            raise FUSEError(error.errno or errno.EIO) from None
+        except Exception as error:  # noqa: BLE001 - as `errnos` does, without its call
+            raise answer(error, "write") from None
 
-    @_errnos
+    @errnos
     async def fsync(self, fh: int, datasync: bool) -> None:
         handle = self._handles.get(fh)
         if handle is not None:
@@ -253,12 +239,12 @@ class Operations(pyfuse3.Operations):
 
     # --- the directory
 
-    @_errnos
+    @errnos
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         # SQLite does so behind the making of a journal, and with synchronous=EXTRA behind its end
         self._tree.sync()
 
-    @_errnos
+    @errnos
     async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
         file = self._named(name)
         self._check_may_write(file, ctx.pid)
@@ -291,7 +277,7 @@ class Operations(pyfuse3.Operations):
             elif isinstance(opened, Revoked) and opened.file is file:
                 opened.file = successor
 
-    @_errnos
+    @errnos
     async def rename(
         self,
         parent_old: int,
@@ -334,6 +320,7 @@ class Operations(pyfuse3.Operations):
         await file.leave(leave, Leaving(by_sqlite=False))
         self._tree.by_name[new].appeared()
 
+    @errnos
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         files = self._tree.by_name
         databases = [n for n, f in files.items() if isinstance(f, DatabaseFile)]
@@ -349,7 +336,7 @@ class Operations(pyfuse3.Operations):
             if file is not None:
                 file.lookups += 1
 
-    @_errnos
+    @errnos
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         under = os.statvfs(self._tree.backing)
         data = pyfuse3.StatvfsData()

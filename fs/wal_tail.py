@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from litemq.errors import FormatError
 from litemq.fs.locks import WalWriteLock, wal_index_in_use, wal_writer_active
@@ -33,11 +34,14 @@ from litemq.fs.wal import (
     valid_commits,
 )
 from litemq.fs.wal_frames import WalFrames
+from litemq.fs.wal_recovery import recover
 from litemq.fs.write_out import write_out
 from litemq.txlog.new_start import LARGEST_RECORD_BYTES
 
 #: frames read at once; a larger transaction is read whole, or page by page if it is huge
 READ_BYTES = 1024 * 1024
+#: more than so much behind what was taken is left to SQLite's own recovery to check
+RECOVER_BYTES = 4 * 1024 * 1024
 #: Where writes are cached, a writer can be faster than any log of its single transactions: if more
 #: than so many wait, they are taken as one. Replicas see fewer states then, and no others.
 MERGE_ABOVE = 8
@@ -72,16 +76,23 @@ class WalTail:
         *,
         cached: bool = False,
         close: Callable[[int], object] = os.close,
+        beat: Callable[[], object] = lambda: None,
+        recovery: Path | None = None,
     ) -> None:
         """`resume` is where a former tail stopped.
 
         Salts, offset and size of the last frames taken. `cached`: the kernel caches writes, so
         frames may be lost without a gate; then the tail is in `doubt`. `close` is for descriptors
-        of the mount, whose close may have to wait.
+        of the mount, whose close may have to wait. `beat` is called now and then in long work.
+        `recovery`: a folder that may be made for it, on the file system of the WAL.
         """
         self.path = path
         self._cached = cached
         self._close_fd = close
+        self._beat = beat
+        self._recovery = recovery
+        #: what the last recovery found, and the size of the file then
+        self._recovered: tuple[int, WalIndexHeader] | None = None
         self._resume = resume
         self._fd = -1
         self._index_fd = -1
@@ -360,6 +371,7 @@ class WalTail:
         self._header = None
         self._taken = 0
         self._running = None
+        self._recovered = None
         self._leave_behind()
 
     def _leave_behind(self) -> None:
@@ -484,6 +496,9 @@ class WalTail:
         if not self._enter(None) or self.doubt:
             return []
         assert self._header is not None
+        index = None if blank_up_to else self._recover()
+        if index is not None:
+            return self._collect_published(index)
         commits: list[WalCommit] = []
         taken_bytes = 0
         frames = self._frames
@@ -507,6 +522,9 @@ class WalTail:
 
     def _count_chain(self) -> None:
         """Count as taken what the checksums show, whatever it is."""
+        index = self._recover()
+        if index is not None:
+            self._taken, self._running = index.mx_frame, index.frame_checksum
         if self._header is not None:
             for commit in self._chain(0):
                 self._taken, self._running = commit.end_frame, commit.frame_checksum
@@ -525,6 +543,25 @@ class WalTail:
             running=running,
             blank_up_to=blank_up_to,
         )
+
+    def _recover(self) -> WalIndexHeader | None:
+        """What SQLite's recovery makes of the WAL, where that is worth it; it has the frames behind
+        what has been taken, or it is None.
+        """
+        header, size = self._header, os.fstat(self._fd).st_size
+        if header is None or self._recovery is None:
+            return None
+        if self._recovered is None or self._recovered[0] != size:
+            if size - self.captured_end <= RECOVER_BYTES:
+                return None
+            index = recover(self._fd, header.page_size, self._recovery, self._beat)
+            if index is None:
+                return None
+            self._recovered = size, index
+        index = self._recovered[1]
+        if index.salts != header.salts or index.mx_frame <= self._taken:
+            return None
+        return index
 
     def _huge(self, end_frame: int, running: tuple[int, int] | None) -> WalCommit:
         """One that counts as taken when its pages have been read: a failure leaves it to the next

@@ -17,6 +17,7 @@ from litemq.actors import (
     fuse_capture,
     group_commit,
     handed_over,
+    journal_capture,
     log_writer,
     presence,
     relay_publisher,
@@ -48,7 +49,7 @@ SOCKETS = {
 #: who takes part, and the source that speaks for it; commands have many
 SOURCES = {
     "fuse_capture": [fuse_capture, handed_over, write_proofs],
-    "log_writer": [log_writer, barriers, group_commit, file_capture],
+    "log_writer": [log_writer, barriers, group_commit, file_capture, journal_capture],
     "stream_publisher": [stream_publisher, relay_publisher],
     "replica_applier": [replica_applier, catching_up, presence, relaying, upkeep],
     "supervisor": [supervisor, crew, role_change],

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,6 +117,25 @@ def test_actor_when_it_hangs_then_it_is_replaced_and_the_node_works(
         returned(node, name, old)
         insert(cluster)
         assert len(node.logged(HUNG[0], hung=name)) == before + 1
+
+
+def test_node_when_it_is_paused_as_a_whole_then_its_actors_are_kept(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """A container that is frozen, a machine that is moved: nobody was there to hear, so nobody was
+    silent, and programs go on with the files they have open."""
+    cluster = new_cluster(replicas=0, sections={"supervisor": {"hung-after": "500ms"}})
+    node = cluster.primary
+    table(cluster)
+    before = [node.actor(name).pid for name in PRIMARY]
+    with node.connect("a.db") as app:
+        app.sql("INSERT INTO t VALUES(1)")
+        node.signal_all(signal.SIGSTOP)
+        over_s = time.monotonic() + 3.0
+        eventually(lambda: time.monotonic() > over_s, what="it was paused for longer")
+        node.signal_all(signal.SIGCONT)
+        app.sql("INSERT INTO t VALUES(2)")
+    assert [node.actor(name).pid for name in PRIMARY] == before
 
 
 @pytest.mark.parametrize("actor", ["log_writer", "fuse_capture"])

@@ -18,6 +18,8 @@ class DatabaseStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pages: Count
     lag_ms: U64
     state: str = "ok"
+    #: why it is failing, if it is
+    reason: str = ""
 
 
 class ReplicaDatabase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,8 +7,11 @@ queue, frame and linger has a limit here.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import zmq
 
@@ -136,9 +139,12 @@ class Receiver:
         *,
         topics: bool,
         on_garbage: Callable[[str, int], None] | None,
+        file: Path | None = None,
     ) -> None:
+        """`file` is what others find the socket by, if it is one of this machine."""
         self._socket = socket
         self._skip = 1 if topics else 0
+        self.file = file
         self._on_garbage = on_garbage
         self._garbage = 0
         self._reported_s = float("-inf")
@@ -155,7 +161,23 @@ class Receiver:
         """A PULL socket that listens at `address`."""
         socket = _socket(zmq.PULL, hwm=hwm)
         _bind(socket, address)
-        return cls(socket, topics=False, on_garbage=on_garbage)
+        file = Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
+        return cls(socket, topics=False, on_garbage=on_garbage, file=file)
+
+    def stay_reachable(self) -> bool:
+        """Listen anew if the socket's file was deleted (a cleaner of temporary folders); whether it
+        was. Who is connected stays so. Raises LiteMQError, OSError.
+        """
+        file = self.file
+        if file is None or os.path.lexists(file):
+            return False
+        with contextlib.suppress(FileExistsError):
+            file.parent.mkdir(mode=0o700, parents=True)
+        if file.parent.lstat().st_uid != os.geteuid():
+            raise LiteMQError(f"{file.parent} belongs to somebody else now")
+        # The old listener stays: its end, at any time, would delete the new one's file.
+        _bind(self._socket, f"ipc://{file}")
+        return True
 
     @classmethod
     def subscribe(

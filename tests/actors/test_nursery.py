@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 from leftovers import has_ended
 from waiting import eventually
 
-from litemq.actors.nursery import Exited, Nursery, Started
+from litemq.actors.nursery import Exited, Nursery, Refused, Started
 
 
 def work(notes: Path, begin: Callable[[], None]) -> int:
@@ -97,3 +98,31 @@ def test_nursery_when_it_is_killed_then_who_is_held_ends(nursery: Nursery, tmp_p
     for pid in pids:
         eventually(lambda pid=pid: has_ended(pid))
     assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["made", "made"]
+
+
+def test_child_when_the_system_has_no_process_for_it_then_that_is_told_and_the_next_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit that others have used up does not end the nursery."""
+    fork, forked = os.fork, [0]
+
+    def refusing() -> int:
+        forked[0] += 1
+        if forked[0] in (2, 3):  # the nursery's own first two
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return fork()
+
+    monkeypatch.setattr(os, "fork", refusing)
+    nursery = Nursery.open("litemq: nursery of a test")
+    try:
+        for held in (False, True):
+            nursery.start(partial(work, tmp_path / "a"), held=held)
+            (report,) = nursery.reports(10.0)
+            assert isinstance(report, Refused)
+            assert "Resource temporarily unavailable" in report.reason
+        nursery.start(partial(work, tmp_path / "b"))
+        pid = started(nursery)
+        assert nursery.reports(10.0) == [Exited(pid, 7)]
+    finally:
+        nursery.close()
+    assert not (tmp_path / "a").exists()

@@ -14,7 +14,7 @@ from sql_process import SqlProcess
 from litemq.actors.layout import Layout
 from litemq.actors.replica_database import ReplicaDatabase
 from litemq.errors import NotADatabaseError
-from litemq.fs.dbpage import BusyError
+from litemq.fs.sqlite_errors import BusyError
 from litemq.txlog.store import DatabaseLog
 
 PAGE_SIZE = 4096

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from litemq.actors import wal_capture
+from litemq.actors.failing import Failing
 from litemq.actors.layout import Layout
 from litemq.actors.wal_capture import WalCapture
 from litemq.fs import wal_tail
@@ -55,7 +56,7 @@ def test_look_when_a_program_commits_faster_than_it_is_read_then_it_ends(
 ) -> None:
     """With all that was there; what has come meanwhile is for the next one."""
     monkeypatch.setattr(wal_tail, "READ_BYTES", 1)
-    monkeypatch.setattr(wal_capture, "WriteWatch", lambda: SimpleNamespace(fd=-1))
+    monkeypatch.setattr(wal_capture, "WriteWatch", lambda *_: None)
     for _ in range(10):
         database.execute("INSERT INTO t VALUES(1)")
     reactor: Any = SimpleNamespace(on_readable=lambda *_: None)
@@ -64,11 +65,12 @@ def test_look_when_a_program_commits_faster_than_it_is_read_then_it_ends(
     wals = WalCapture(
         group, reactor, nobody, Layout(tmp_path),
         mount_path=str, on_rewound=print, on_doubt=print, on_left_behind=print, beat=lambda: None,
+        broken=print,
     )  # fmt: skip
     with closing(WalTail(str(tmp_path / "a.db-wal"), None)) as tail:
         assert tail.open()
         tail.use_index(os.open(tmp_path / "a.db-shm", os.O_RDWR))
-        tracked: Any = SimpleNamespace(name="a.db", comparing=None)
+        tracked: Any = SimpleNamespace(name="a.db", comparing=None, failing=Failing())
         published = tail.published(chain=chain)
         assert wals.take(tracked, tail, chain=chain)
         assert tail.has_taken(published)

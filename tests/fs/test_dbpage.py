@@ -17,8 +17,9 @@ import time
 import pytest
 
 from litemq.errors import NotADatabaseError, StorageError
-from litemq.fs.dbpage import BusyError, PageReader, PageWriter
+from litemq.fs.dbpage import PageReader, PageWriter
 from litemq.fs.pages import parse_header, with_bookkeeping
+from litemq.fs.sqlite_errors import BusyError
 from litemq.fs.wal_tail import WalTail
 
 CHECK = """
@@ -171,6 +172,32 @@ def test_apply_when_the_file_is_new_then_it_grows_shrinks_and_changes_schema(
         assert writer.wal == (mode == "WAL")
         assert writer.page_size == page_size
     assert check(copy) == "ok|[(1,)]"
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_apply_when_the_text_is_utf_16_then_any_connection_goes_on(tmp_path, copy, encoding, mode):
+    """A new file gets the encoding of its first page 1, an open connection one that was changed,
+    and a later connection finds it."""
+    source = Source(tmp_path / "wide.db").run(
+        f"PRAGMA encoding='{encoding}'", f"PRAGMA journal_mode={mode}",
+        "CREATE TABLE t(x)", "INSERT INTO t VALUES ('a\u00f1\u65e5')",
+    )  # fmt: skip
+    plain = Source(tmp_path / "narrow.db").run("CREATE TABLE t(x)", "INSERT INTO t VALUES ('u')")
+    for _ in range(2):
+        with PageWriter(str(copy), busy_timeout_s=0.1) as writer:
+            for each in (source, plain, source):
+                each.run("INSERT INTO t VALUES ('more')", "CREATE TABLE IF NOT EXISTS u(y)")
+                each._copied = b""
+                apply(writer, each.changes())
+                assert_same(each, copy)
+            source.run("INSERT INTO t VALUES ('again')")
+            apply(writer, source.changes())
+        with PageWriter(str(copy), busy_timeout_s=0.1) as writer:
+            source.run("INSERT INTO t VALUES ('once more')", "DROP TABLE u")
+            apply(writer, source.changes())
+            assert_same(source, copy)
+    assert check(copy, "SELECT x FROM t LIMIT 1").startswith("ok|[('a\u00f1\u65e5',)]")
 
 
 @pytest.mark.parametrize("old", [512, 4096, 65536])

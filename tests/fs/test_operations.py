@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import inspect
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -161,3 +162,47 @@ def test_database_when_nobody_has_compared_it_then_programs_do_not_get_it(tmp_pa
     assert asyncio.run(operations.open(inodes["a.db"], os.O_RDONLY, context(7)))
     gatekeeper.unverified = False
     assert asyncio.run(operations.open(inodes["a.db"], os.O_RDONLY, context(1)))
+
+
+HANDLERS = (
+    "lookup", "getattr", "setattr", "open", "create", "release", "read", "write", "fsync", "unlink",
+    "rename", "readdir", "statfs",
+)  # fmt: skip
+
+
+class Broken:
+    """What a mistake of ours looks like from outside: whatever is asked of it raises."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"nobody foresaw {name}")
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_call_when_something_unforeseen_happens_then_it_is_eio_and_the_mount_goes_on(
+    tmp_path: Path, handler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told once for each call and kind, with a traceback; not once for each file."""
+    gatekeeper: Any = Cached()
+    operations = Operations(Tree(tmp_path, gatekeeper), gatekeeper)
+    broken: Any = Broken()
+    for name in ("_tree", "_handles", "_virtual_handles", "_gatekeeper", "_virtual"):
+        setattr(operations, name, broken)
+    call = getattr(operations, handler)
+    arguments = [
+        (parameter.annotation not in ("bytes",) and 1) or b"a.db"
+        for parameter in inspect.signature(call).parameters.values()
+    ]
+    for _ in range(3):
+        with pytest.raises(pyfuse3.FUSEError) as refused:
+            asyncio.run(call(*arguments))
+        assert refused.value.errno == errno.EIO
+    told = capsys.readouterr().out
+    assert told.count("a call in the mount failed") <= 1
+    asyncio.run(operations.forget([(1, 1)]))
+
+
+def test_handlers_when_they_are_listed_then_none_is_left_out() -> None:
+    """Those that only refuse need no such care."""
+    own = {name for name, each in vars(Operations).items() if inspect.iscoroutinefunction(each)}
+    refusing = {"mkdir", "rmdir", "symlink", "link", "mknod"}
+    assert {name for name in own if not name.startswith("_")} == {*HANDLERS, *refusing, "forget"}
