@@ -116,6 +116,7 @@ class GroupCommit:
             self.stall(error)
             return self.stalled_errno
         self._dirty.pop(tracked.name, None)
+        tracked.note_appended()
         if self.stalled_errno and not self._dirty:
             self._unstall()
         if starts_anew:
@@ -125,7 +126,7 @@ class GroupCommit:
             )  # fmt: skip
             tracked.unsynced = True  # what was prepared behind it
             tracked.show_position()
-            self._to_publisher.send(m.DatabaseHeads([tracked.wire_head]))
+            self._to_publisher.send(m.DatabaseHeads([tracked.appended]))
         else:
             self._tell(tracked, records)
         return 0
@@ -140,13 +141,13 @@ class GroupCommit:
         lengths = [len(record) for record in records]
         first = tracked.log.head.txid - len(records) + 1
         payload = [b"".join(records)] if sum(lengths) <= self._inline_bytes else []
-        self._to_publisher.send(m.RecordsLogged(tracked.wire_head, first, lengths), *payload)
+        self._to_publisher.send(m.RecordsLogged(tracked.appended, first, lengths), *payload)
 
     def announce(self, databases: Iterable[Tracked]) -> None:
         """Tell the publisher every head; it, or this actor, has just started."""
         self.flush()  # a head is told when its record can be read
         known = list(databases)
-        heads = [tracked.wire_head for tracked in known if tracked.log.head.txid]
+        heads = [tracked.appended for tracked in known if tracked.appended.position.txid]
         self._to_publisher.send(m.DatabaseHeads(heads))
         for tracked in known:
             tracked.show_position()

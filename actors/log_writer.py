@@ -173,7 +173,7 @@ class LogWriter:
                 os.getpid(),
                 ready=self._ready,
                 epoch=self._epoch,
-                databases=[t.status(state) for t in self._tracked.values() if t.log.n_pages],
+                databases=[t.status(state) for t in self._tracked.values() if t.appended.pages],
             )
         )
 
