@@ -79,7 +79,7 @@ class CatchingUp:
         """Ask for every record after the last one in the log."""
         self._transfer += 1
         followed.drop_repair()
-        followed.parted = ""
+        followed.parted = None
         followed.following.begin(Phase.FETCHING, self._transfer, time.monotonic())
         self.send(
             m.RequestRecords(
@@ -233,8 +233,8 @@ class CatchingUp:
                 self._pages(followed, message, data)
             case m.RepairDone():
                 self._arrived(followed, message)
-            case m.RepairNeeded(reason=reason):
-                if "histories" in reason:
+            case m.RepairNeeded(reason=reason, parted=parted):
+                if parted:
                     self.diverged(followed, reason)
                 else:
                     self._log.info("repairing", db=followed.database.name, reason=reason)

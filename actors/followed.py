@@ -34,8 +34,9 @@ class Followed:
         self.agreed_epoch = 0
         self.needs_repair = not database.log.trusted or database.unknown
         self.state = "ok"
-        #: what has shown that its history is not the primary's, until it is repaired
-        self.parted = ""
+        #: checksums have shown that its history is not the primary's, and where they were compared;
+        #: until it is repaired
+        self.parted: str | None = None
         #: the ID under which that was kept aside
         self.kept = ""
         #: why the last repair failed, told once; and when the next may begin
@@ -137,7 +138,8 @@ class Followed:
         self.drop_repair()
         self.following.done()
         self.state = "ok"
-        self.failure = self.parted = self.kept = ""
+        self.failure = self.kept = ""
+        self.parted = None
         self._pause_s = self.repair_after_s = 0.0
 
 

@@ -444,18 +444,18 @@ class ReplicaDatabase:
         *,
         primary: str,
         primary_epoch: int,
-        reason: str,
+        reason: str | None,
         beat: Callable[[], None],
     ) -> Divergence | None:
         """Keep what a repair is about to replace, if the primary does not have it; else None.
 
-        `reason` is not empty if checksums have shown that the histories part. Raises OSError,
+        `reason` is None unless checksums have shown that the histories part. Raises OSError,
         LiteMQError: then nothing may be replaced.
         """
         log = self.log
         first, last = log.range
         mine = log.flushed
-        common = last_common(log.epochs, mine, theirs, their_head, differ=bool(reason))
+        common = last_common(log.epochs, mine, theirs, their_head, differ=reason is not None)
         if not mine.txid or (common is not None and common >= mine.txid):
             return None
         checksums = log.checksums.read(1, log.checksums.n_pages)

@@ -115,12 +115,14 @@ class RecordsChunk(Message, frozen=True):
 class RepairNeeded(Message, frozen=True):
     """The log no longer reaches back to that position, or the histories differ.
 
-    Ask for a repair.
+    Ask for a repair. `parted`: checksums show that the replica's history is another one, so what it
+    holds is to be kept aside first; `reason` is for people to read, and decides nothing.
     """
 
     transfer: U64
     database: Name
     reason: str
+    parted: bool
 
 
 class RepairPages(Message, frozen=True):
