@@ -1,8 +1,8 @@
 """The configuration file of one node: every key, its default, its limits, what is wrong with it.
 
-Never starts anything; only `prepare_directories` changes the disk. A `Config` that exists has
-passed every check that needs no more than its own text and the parents of its directories. Every
-failure is one `ConfigError` line: file, key, reason. Quantities carry a unit in the file and are
+Never starts anything and never changes the disk: `config_machine` prepares the directories. A
+`Config` that exists has passed every check that needs no more than its own text and the parents of
+its directories. Every failure is one `ConfigError` line: file, key, reason. Quantities carry a unit in the file and are
 plain numbers here, with the unit last in the attribute's name.
 """
 
@@ -276,7 +276,7 @@ class SupervisorConfig(
     ] = field(default=10.0, name="hung-after")
     crash_limit: Annotated[
         int,
-        Meta(description="So many crashes of one actor within `crash-window` end the node."),
+        Meta(description="More crashes of one actor than this within `crash-window` end the node."),
         Count(1, 1000),
     ] = 5
     crash_window_s: Annotated[

@@ -11,6 +11,7 @@ diverged/              logs of another history than the primary's the owner of t
 term                   the epoch in which an elected node serves  supervisor
 lock                   held as long as the node runs              supervisor
 mounted                exists while the mount is in use           fuse capture, supervisor
+reserve                room for the ends of journals              fuse capture
 """
 
 from __future__ import annotations

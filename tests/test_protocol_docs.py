@@ -12,6 +12,7 @@ from litemq.actors import (
     barriers,
     catching_up,
     crew,
+    drain,
     election_watcher,
     file_capture,
     fuse_capture,
@@ -50,7 +51,7 @@ SOURCES = {
     "log_writer": [log_writer, barriers, group_commit, file_capture],
     "stream_publisher": [stream_publisher, relay_publisher],
     "replica_applier": [replica_applier, catching_up, presence, relaying, upkeep],
-    "supervisor": [supervisor, crew, role_change],
+    "supervisor": [supervisor, crew, drain, role_change],
     "election_watcher": [election_watcher],
 }
 GROUPS = {"actor", "log owner", "command", "every replica", "whoever asked"}
