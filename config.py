@@ -2,8 +2,8 @@
 
 Never starts anything and never changes the disk: `config_machine` prepares the directories. A
 `Config` that exists has passed every check that needs no more than its own text and the parents of
-its directories. Every failure is one `ConfigError` line: file, key, reason. Quantities carry a unit in the file and are
-plain numbers here, with the unit last in the attribute's name.
+its directories. Every failure is one `ConfigError` line: file, key, reason. Quantities carry a unit
+in the file and are plain numbers here, with the unit last in the attribute's name.
 """
 
 from __future__ import annotations

@@ -25,7 +25,13 @@ from litemq.actors.page_spool import PageSpool
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
 from litemq.actors.wal_capture import WalCapture
-from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
+from litemq.errors import (
+    FormatError,
+    LiteMQError,
+    NotADatabaseError,
+    NotInTheClearError,
+    StorageError,
+)
 from litemq.fs.comparison import compare
 from litemq.fs.journal import is_active
 from litemq.fs.locks import SharedLock, WalWriteLock
@@ -385,11 +391,18 @@ class FileCapture:
         self._done(tracked)
 
     def _not_a_database(self, tracked: Tracked, error: NotADatabaseError) -> None:
+        known, tracked.foreign = tracked.foreign, True
+        if known:
+            return
         if tracked.log.n_pages:
             self._log.warning(
                 "the database was overwritten by what is none; replicas keep its last state",
                 db=tracked.name,
                 reason=str(error),
+            )
+        elif isinstance(error, NotInTheClearError):  # somebody expects it on the replicas
+            self._log.warning(
+                "not a SQLite database; not replicated", db=tracked.name, reason=str(error)
             )
         else:
             self._log.info(
@@ -459,6 +472,7 @@ class FileCapture:
             everything=not trusted,
             beat=self._beat,
         ) as changed:
+            tracked.foreign = False
             differs = self._group.prepare(
                 tracked, changed.pages, changed.commit, changed.page_size, capture=capture
             )

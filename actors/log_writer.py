@@ -29,7 +29,7 @@ from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
 from litemq.actors.wal_capture import WalCapture
 from litemq.config import Config
-from litemq.errors import FormatError, LiteMQError, StorageError
+from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.comparison import is_database
 from litemq.fs.names import Kind, classify
 from litemq.transport import messages as m
@@ -380,7 +380,9 @@ class LogWriter:
                     )  # fmt: skip
 
     def _recover_database(self, name: str, *, unclean: bool) -> None:
-        if name not in self._tracked and not is_database(self._layout.files / name):
+        known = self._tracked.get(name)
+        replicated = known is not None and known.log.n_pages
+        if not replicated and not is_database(self._layout.files / name):
             return
         try:
             tracked = self._track(name)
@@ -414,7 +416,7 @@ class LogWriter:
             capture = (0, 0, message.sequence, self._incarnation)
             try:
                 self._group.prepare(tracked, pages, message.pages, size, capture=capture)
-            except ValueError:
+            except (ValueError, NotADatabaseError):
                 # the log starts here, or has lost its page checksums: all pages are needed
                 self._files.request(tracked, numbers=None)
         self._acknowledge = max(self._acknowledge, message.sequence)

@@ -166,6 +166,8 @@ class ReplicaDatabase:
 
     def take(self, record: bytes, epoch: int) -> None:
         """Add the next record to the log (staged until `flush`). Raises GapError, FormatError."""
+        if not self.log.n_pages or ltx.peek(record).page_size != self.log.page_size:
+            ltx.check_complete(ltx.decode(record))
         transaction = self.log.append_record(record, epoch)
         follows = not self._pending or (
             self._pending[-1][1].header.max_txid + 1 == transaction.header.min_txid
@@ -245,7 +247,7 @@ class ReplicaDatabase:
     def _write(self, batch: Batch) -> None:
         page1 = batch.pages.get(1)
         writer = self.writer()
-        wal = writer.wal if page1 is None else parse_header(page1[:100]).wal
+        wal = writer.wal if page1 is None else parse_header(page1).wal
         if wal != writer.wal and time.monotonic() < self._mode_retry_s:
             wal = writer.wal
         pages = sorted(batch.pages.items())
@@ -513,7 +515,7 @@ class ReplicaDatabase:
             # nothing SQLite can open: the repair holds every page
             self.remove_files()
             writer = self.writer()
-        wal = writer.wal if page1 is None else parse_header(page1[:100]).wal
+        wal = writer.wal if page1 is None else parse_header(page1).wal
         writer.apply(pages, commit=head.pages, page_size=head.page_size, wal=wal)
 
     def repaired(

@@ -47,6 +47,8 @@ class Tracked:
     look_again: int = 0
     look_scheduled: bool = False
     unsynced: bool = True
+    #: its file is no SQLite database in the clear; replicas keep what it was before, if anything
+    foreign: bool = False
     #: which `-shm` file is the current one: what was opened for an earlier one is not used
     shm_serial: int = 0
     #: the same of `-wal`, where it is opened in the mount

@@ -20,8 +20,8 @@ from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
 from litemq.actors.write_watch import WriteWatch
-from litemq.errors import FormatError
-from litemq.fs.wal_tail import WalTail
+from litemq.errors import FormatError, NotADatabaseError
+from litemq.fs.wal_tail import WalCommit, WalTail
 
 #: how long commits are gathered into one group after one has been taken
 GATHER_S = 0.001
@@ -211,13 +211,7 @@ class WalCapture:
                 self._on_rewound(tracked)
             while commits:
                 for commit in commits:
-                    self._group.prepare(
-                        tracked,
-                        commit.pages,
-                        commit.n_pages,
-                        commit.page_size,
-                        capture=(*commit.salts, commit.offset, commit.size),
-                    )
+                    self._prepare(tracked, commit)
                     any_taken = True
                 self._group.flush_if_large(tracked)
                 self._beat()
@@ -239,6 +233,22 @@ class WalCapture:
             self._log.debug("frames may have been missed; comparing", db=tracked.name)
             self._on_doubt(tracked)
         return any_taken
+
+    def _prepare(self, tracked: Tracked, commit: WalCommit) -> None:
+        """Make a record of it; where that can't be, the database is compared as a whole."""
+        try:
+            self._group.prepare(
+                tracked,
+                commit.pages,
+                commit.n_pages,
+                commit.page_size,
+                capture=(*commit.salts, commit.offset, commit.size),
+            )
+        except NotADatabaseError:
+            if not tracked.foreign:
+                self._on_rewound(tracked)
+        except ValueError:
+            self._on_rewound(tracked)
 
     def take_published(self, tracked: Tracked) -> None:
         """Take everything that is committed at this moment."""

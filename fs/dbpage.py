@@ -25,7 +25,7 @@ from urllib.parse import quote
 import sqlean  # type: ignore[import-untyped]
 
 from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
-from litemq.fs.pages import DatabaseHeader, parse_header
+from litemq.fs.pages import DatabaseHeader, read_header
 from litemq.fs.wal import (
     INDEX_HEADER_BYTES,
     WAL_HEADER_BYTES,
@@ -74,7 +74,8 @@ class PageReader:
 
     def snapshot_header(self) -> DatabaseHeader:
         """The header as committed now; NotADatabaseError while the database is empty."""
-        return parse_header(self.read((1,)).get(1, b""))
+        page1 = self.read((1,)).get(1, b"")
+        return read_header(lambda size: page1[:size])
 
     def close(self) -> None:
         self._db.close()

@@ -309,6 +309,9 @@ class JournalFile(File):
         self.capture.journal_active = False
         if commit is not None:
             await self.gatekeeper.hand_over(self.capture, commit)
+        elif self.capture.changed and self.gatekeeper.capturing and not self.capture.foreign:
+            # it is no database in the clear any more, or not yet: nobody may close it for long
+            self.gatekeeper.settle_later(self.capture)
 
 
 class WalFile(File):

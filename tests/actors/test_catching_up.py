@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,8 +45,10 @@ def _nothing(*_: object) -> None:
 
 
 @pytest.fixture
-def replica(tmp_path: Path) -> Replica:
-    return Replica(tmp_path)
+def replica(tmp_path: Path) -> Iterator[Replica]:
+    replica = Replica(tmp_path)
+    yield replica
+    replica.followed.database.close(clean=False)
 
 
 @pytest.mark.parametrize("reason", ["", "the histories differ", "anything at all"])
