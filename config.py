@@ -30,6 +30,7 @@ from litemq.config_rules import (
     Choice,
     Count,
     Duration,
+    DurationOrOff,
     Flag,
     FunctionOfFile,
     HttpAddress,
@@ -266,6 +267,17 @@ class RetentionConfig(
     ] = 64 << 20
 
 
+class VerifyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
+    every_s: Annotated[
+        float,
+        Meta(
+            description="Every database file is compared with its log this often, slowly and while "
+            "the node works; a replica repairs what differs."
+        ),
+        DurationOrOff("1s", "365d"),
+    ] = field(default=3600.0, name="every")
+
+
 class SupervisorConfig(
     Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True
 ):
@@ -297,6 +309,7 @@ class Config:
     retention: RetentionConfig
     supervisor: SupervisorConfig
     app: AppConfig = AppConfig()  # noqa: RUF009 - frozen
+    verify: VerifyConfig = VerifyConfig()  # noqa: RUF009 - frozen
 
     @property
     def on_change(self) -> tuple[Path, str] | None:
@@ -366,6 +379,7 @@ _SECTIONS: Final[dict[str, type[Struct]]] = {
     "app": AppConfig,
     "log": LogConfig,
     "retention": RetentionConfig,
+    "verify": VerifyConfig,
     "supervisor": SupervisorConfig,
 }
 

@@ -252,9 +252,8 @@ class FileCapture:
     def _warn_of_change(self, tracked: Tracked) -> None:
         self._log.warning(
             "the database had changed without its log; logged as one transaction",
-            db=tracked.name,
-            txid=tracked.log.head.txid,
-        )
+            db=tracked.name, txid=tracked.log.head.txid,
+        )  # fmt: skip
 
     # --- in use
 
@@ -372,6 +371,8 @@ class FileCapture:
             return
         try:
             if tracked.comparing is not None:
+                if tracked.comparing.unexpected:  # programs are to see what is logged
+                    os.posix_fadvise(quiet.fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 self._compare_now(tracked)
         except NotADatabaseError as error:
             self._not_a_database(tracked, error)
@@ -397,9 +398,8 @@ class FileCapture:
         if tracked.log.n_pages:
             self._log.warning(
                 "the database was overwritten by what is none; replicas keep its last state",
-                db=tracked.name,
-                reason=str(error),
-            )
+                db=tracked.name, reason=str(error),
+            )  # fmt: skip
         elif isinstance(error, NotInTheClearError):  # somebody expects it on the replicas
             self._log.warning(
                 "not a SQLite database; not replicated", db=tracked.name, reason=str(error)

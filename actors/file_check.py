@@ -1,4 +1,5 @@
-"""Reads a primary's database files once more after a start that trusted their page checksums.
+"""Scrub of a primary: reads its database files once more after a start that trusted their page
+checksums, and again and again from then on.
 
 A clean stop leaves checksums that are believed at the next start, so that a node is ready without a
 full read. What was done to the files in between is found here, slowly, while the node works.
@@ -11,13 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from litemq import log
 from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
+from litemq.errors import StorageError
 from litemq.txlog.checksums import lock_page, page_checksum
 
 #: after the node is ready: who waits for it, and a change of roles, come first
@@ -44,23 +47,45 @@ class _Reading:
 
 
 class FileCheck:
-    """One pass over all databases of a node."""
+    """All databases of a node, one after the other."""
 
     def __init__(
-        self, reactor: Reactor, layout: Layout, *, compare: Callable[[Tracked, list[int]], object]
+        self,
+        reactor: Reactor,
+        layout: Layout,
+        *,
+        every_s: float,
+        compare: Callable[[Tracked, list[int]], object],
     ) -> None:
-        """`compare` is asked to compare pages, as soon as nobody writes."""
+        """`compare` is asked to compare pages, as soon as nobody writes. `every_s` 0: once."""
         self._reactor = reactor
         self._layout = layout
+        self._every_s = every_s
         self._compare = compare
         self._log = log.get()
         self._waiting: list[_Reading] = []
         self._pages = self._compared = 0
 
-    def begin(self, databases: Iterable[Tracked]) -> None:
-        """Check these in turn, those whose checksums were believed."""
-        self._waiting = [_Reading(each) for each in databases if each.log.trusted]
-        self._reactor.later(BEGIN_AFTER_S, self._go_on)
+    def begin(self, databases: Mapping[str, Tracked]) -> None:
+        """Check these in turn, whatever they are by then; now, and each time it is due."""
+        self._reactor.later(BEGIN_AFTER_S, lambda: self._begin_pass(databases))
+
+    def _begin_pass(self, databases: Mapping[str, Tracked]) -> None:
+        self._pages = self._compared = 0
+        # what is not trusted is compared anyway; what is none in the clear has no log to be held
+        # against
+        self._waiting = [
+            _Reading(each) for each in databases.values() if each.log.trusted and not each.foreign
+        ]
+        if self._every_s:
+            self._reactor.later(self._every_s, lambda: self._next_pass(databases))
+        self._go_on()
+
+    def _next_pass(self, databases: Mapping[str, Tracked]) -> None:
+        if self._waiting:  # so large are the files: at the end of this one, then
+            self._reactor.later(BEGIN_AFTER_S, lambda: self._next_pass(databases))
+        else:
+            self._begin_pass(databases)
 
     def _go_on(self) -> None:
         if not self._waiting:
@@ -86,6 +111,7 @@ class FileCheck:
         if reading.tracked.comparing is not None:
             return LOOK_AGAIN_S  # that tells more
         if not size or reading.next_page > logged.n_pages:
+            _note_verified(reading.tracked)
             return None
         first = reading.next_page
         last = min(first + max(PART_BYTES // size, 1) - 1, logged.n_pages)
@@ -115,6 +141,12 @@ class FileCheck:
         return LOOK_AGAIN_S
 
 
+def _note_verified(tracked: Tracked) -> None:
+    tracked.log.state.verified_ms = time.time_ns() // 1_000_000
+    with contextlib.suppress(StorageError):  # a full disk: it counts until the next start
+        tracked.log.save_state()
+
+
 def _as_it_is(fd: int) -> tuple[int, int]:
     found = os.fstat(fd)
     return found.st_size, found.st_mtime_ns
@@ -128,8 +160,7 @@ def _suspects(tracked: Tracked, fd: int, numbers: Iterable[int]) -> list[int]:
         number
         for number in numbers
         if number != lock
-        and page_checksum(number, os.pread(fd, size, (number - 1) * size))
-        != logged.page_checksum(number)
+        and not _as_logged(number, os.pread(fd, size, (number - 1) * size), tracked)
     ]
     overlay = tracked.wal.overlay() if wrong and tracked.wal is not None else None
     if overlay is None:
@@ -140,3 +171,9 @@ def _suspects(tracked: Tracked, fd: int, numbers: Iterable[int]) -> list[int]:
         for number, image in images
         if image is None or page_checksum(number, image) != logged.page_checksum(number)
     ]
+
+
+def _as_logged(number: int, data: bytes, tracked: Tracked) -> bool:
+    """A page that SQLite never wrote has no checksum, and is zeros."""
+    known = tracked.log.page_checksum(number)
+    return page_checksum(number, data) == known if known else not data.strip(b"\0")

@@ -72,6 +72,7 @@ class Followed:
             pages=database.log.n_pages,
             lag_ms=min(int(lag_s * 1000), 1 << 31),
             state="checking" if database.lost else self.state,
+            verified_ms=database.log.state.verified_ms,
         )
 
     # --- records

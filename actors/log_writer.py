@@ -100,6 +100,7 @@ class LogWriter:
         self._check = FileCheck(
             self._reactor,
             self._layout,
+            every_s=config.verify.every_s,
             compare=lambda tracked, numbers: self._files.request(
                 tracked, numbers=numbers, unexpected=True
             ),
@@ -349,7 +350,7 @@ class LogWriter:
             self._ready = True
             self._alive()
             self._log.info("capturing", databases=len(self._tracked), epoch=self._epoch)
-            self._check.begin(self._tracked.values())
+            self._check.begin(self._tracked)
 
     def _recover(self, *, unclean: bool) -> None:
         """A mount is about to start: nobody has a file open, the files alone tell what is so."""

@@ -26,6 +26,7 @@ from litemq.actors.presence import Presence
 from litemq.actors.reactor import Reactor
 from litemq.actors.relaying import Relaying
 from litemq.actors.replica_database import ReplicaDatabase
+from litemq.actors.scrub import Scrub
 from litemq.actors.upkeep import Upkeep
 from litemq.config import Config, pub_address, request_address
 from litemq.errors import LiteMQError, StorageError
@@ -102,6 +103,14 @@ class ReplicaApplier:
             checked=self._look_ready,
             beat=self._beat,
         )
+        self._scrub = Scrub(
+            self._reactor,
+            every_s=config.verify.every_s,
+            followed=self._followed,
+            term=lambda: self._epoch,
+            admitted=lambda: self._catching_up.admitted,
+            differs=self._catching_up.needs_repair,
+        )
         self._catching_up.admitted = not config.mount.fuse
         self._catching_up.term = self._epoch
         self._beat_s = 0.0
@@ -137,6 +146,7 @@ class ReplicaApplier:
         reactor.every(HEARTBEAT_S, self._alive)
         reactor.every(PRESENCE_S, self._present)
         self._upkeep.begin()
+        self._scrub.begin()
         self._admit()
         if not self._config.is_elected:
             self._follow_primary("", self._config.static_primary)

@@ -68,6 +68,7 @@ class ReplicaDatabase:
         self._backing = backing
         #: no mount is there to keep others from writing
         self._guarded = path == backing
+        self._cached = cached
         self.directory = layout.database(name)
         self.log = open_log(layout, name, segment_bytes)
         state = self.log.state
@@ -115,6 +116,16 @@ class ReplicaDatabase:
         """The file is what the log says."""
         self.checked, self.lost = True, False
         self.show()
+
+    @property
+    def stored(self) -> Path | None:
+        """The file behind the mount, if all that is written comes there at once."""
+        return None if self._guarded or self._cached else self._backing
+
+    @property
+    def tail(self) -> bytes:
+        """The bookkeeping bytes of page 1 as they stand in the log."""
+        return self._tail
 
     @property
     def unknown(self) -> bool:

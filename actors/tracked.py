@@ -154,6 +154,7 @@ class Tracked:
             pages=head.pages,
             lag_ms=0,
             state=state,
+            verified_ms=self.log.state.verified_ms,
         )
 
     def compare_later(

@@ -18,6 +18,8 @@ class DatabaseStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pages: Count
     lag_ms: U64
     state: str = "ok"
+    #: when its file was last compared with the log from end to end; 0 for never
+    verified_ms: U64 = 0
 
 
 class ReplicaDatabase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
