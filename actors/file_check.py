@@ -67,15 +67,16 @@ class FileCheck:
         self._pages = self._compared = 0
 
     def begin(self, databases: Mapping[str, Tracked]) -> None:
-        """Check these in turn, whatever they are by then; now, and each time it is due."""
-        self._reactor.later(BEGIN_AFTER_S, lambda: self._begin_pass(databases))
+        """Check those that are there now in turn; then, whenever it is due, whatever there is."""
+        there = dict(databases)
+        self._reactor.later(BEGIN_AFTER_S, lambda: self._begin_pass(there, databases))
 
-    def _begin_pass(self, databases: Mapping[str, Tracked]) -> None:
+    def _begin_pass(self, these: Mapping[str, Tracked], databases: Mapping[str, Tracked]) -> None:
         self._pages = self._compared = 0
         # what is not trusted is compared anyway; what is none in the clear has no log to be held
         # against
         self._waiting = [
-            _Reading(each) for each in databases.values() if each.log.trusted and not each.foreign
+            _Reading(each) for each in these.values() if each.log.trusted and not each.foreign
         ]
         if self._every_s:
             self._reactor.later(self._every_s, lambda: self._next_pass(databases))
@@ -85,7 +86,7 @@ class FileCheck:
         if self._waiting:  # so large are the files: at the end of this one, then
             self._reactor.later(BEGIN_AFTER_S, lambda: self._next_pass(databases))
         else:
-            self._begin_pass(databases)
+            self._begin_pass(databases, databases)
 
     def _go_on(self) -> None:
         if not self._waiting:
