@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 
 from litemq import log
+from litemq.actors.common_point import Common
 from litemq.actors.followed import Followed
 from litemq.actors.following import Phase
 from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.repair import Repair
+from litemq.actors.set_back import SetBack
 from litemq.config import Config
 from litemq.errors import FormatError, GapError, LiteMQError
 from litemq.fs.comparison import BEAT_PAGES
@@ -62,6 +64,8 @@ class CatchingUp:
         self._beat = beat
         self._log = log.get()
         self._transfer = time.time_ns() // 1000
+        #: tells the primary, if it must move on
+        self.set_back = SetBack(self._node, self._answer_address, followed=followed, send=self.send)
         #: whether the mount lets this process write; a repair waits for it
         self.admitted = False
         #: the epoch of the primary that is being followed, and its name
@@ -79,6 +83,7 @@ class CatchingUp:
         """Ask for every record after the last one in the log."""
         self._transfer += 1
         followed.drop_repair()
+        followed.forget_common()
         followed.parted = None
         followed.following.begin(Phase.FETCHING, self._transfer, time.monotonic())
         self.send(
@@ -135,6 +140,8 @@ class CatchingUp:
             followed.needs_repair = True
             followed.following.done()
             return
+        if followed.common is None and self._search(followed):
+            return
         try:
             page_size, sums = database.file_checksums(self._beat)
         except LiteMQError as error:
@@ -147,6 +154,41 @@ class CatchingUp:
         followed.following.begin(Phase.REPAIRING, self._transfer, time.monotonic())
         followed.state = "repairing"
         self._send_checksums(database.name, page_size, sums)
+
+    def _search(self, followed: Followed) -> bool:
+        """Find out first where the histories part; false if there is nothing to compare."""
+        try:
+            followed.search = followed.database.common_point()
+        except LiteMQError as error:  # a damaged log: then the tables of epochs have to do
+            self._log.info("can't compare", db=followed.database.name, reason=str(error))
+            followed.search = None
+        if followed.search is None:
+            followed.common = Common(0, compared=False)
+            return False
+        followed.needs_repair = False
+        followed.drop_repair()
+        self._transfer += 1
+        followed.following.begin(Phase.REPAIRING, self._transfer, time.monotonic())
+        followed.state = "repairing"
+        self._ask_checksums(followed, followed.search.ask())
+        return True
+
+    def _ask_checksums(self, followed: Followed, txids: list[int]) -> None:
+        number, name = followed.following.transfer, followed.database.name
+        self.send(m.AskChecksums(self._node, self._answer_address, number, name, txids))
+
+    def _compared(self, followed: Followed, message: m.Checksums) -> None:
+        if followed.search is None:
+            return
+        found = {txid: int(checksum, 16) for txid, checksum in message.found}
+        followed.search.told(message.first, message.head, found)
+        asked = followed.search.ask()
+        if asked:
+            self._ask_checksums(followed, asked)
+            return
+        followed.common, followed.search = followed.search.found, None
+        self.set_back.parted(followed, followed.common, self.term)
+        self.begin_repair(followed)
 
     def _send_checksums(self, name: str, page_size: int, sums: bytes) -> None:
         for start in range(0, max(len(sums), 1), CHECKSUM_PART):
@@ -201,11 +243,14 @@ class CatchingUp:
         """A message from the primary to this replica alone."""
         data = payload[0] if payload else b""
         match message:
+            case m.Checksums() if self.set_back.told(message):
+                pass
             case (
                 m.RecordsChunk()
                 | m.RepairPages()
                 | m.RepairDone()
                 | m.RepairNeeded()
+                | m.Checksums()
                 | m.TransferRefused()
             ):
                 followed = self._current(message.database, message.transfer, data)
@@ -239,6 +284,8 @@ class CatchingUp:
                 else:
                     self._log.info("repairing", db=followed.database.name, reason=reason)
                     self.begin_repair(followed)
+            case m.Checksums():
+                self._compared(followed, message)
             case m.TransferRefused(reason=reason):
                 self._log.info(
                     "the primary refused a transfer", db=followed.database.name, reason=reason
@@ -337,6 +384,7 @@ class CatchingUp:
                 self._layout.diverged,
                 EpochTable.from_list(message.epochs),
                 message.head.position.value,
+                compared=followed.common,
                 primary=self.primary,
                 primary_epoch=self.term,
                 reason=followed.parted,

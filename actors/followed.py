@@ -6,6 +6,7 @@ while a repair is under way.
 
 from __future__ import annotations
 
+from litemq.actors.common_point import Common, CommonPoint
 from litemq.actors.following import STASH_BYTES, Following
 from litemq.actors.repair import Repair
 from litemq.actors.replica_database import ReplicaDatabase
@@ -37,6 +38,9 @@ class Followed:
         #: checksums have shown that its history is not the primary's, and where they were compared;
         #: until it is repaired
         self.parted: str | None = None
+        #: the search for where it parts from the primary's, and what that has found, for a repair
+        self.search: CommonPoint | None = None
+        self.common: Common | None = None
         #: the ID under which that was kept aside
         self.kept = ""
         #: why the last repair failed, told once; and when the next may begin
@@ -117,8 +121,13 @@ class Followed:
         """What is under way came from elsewhere, or from an earlier epoch: it counts no more."""
         self.needs_repair = self.needs_repair or self.repair is not None
         self.drop_repair()
+        self.forget_common()
         self.following.done()
         self.unstash()
+
+    def forget_common(self) -> None:
+        """It may part elsewhere by now, or from another primary's."""
+        self.search = self.common = None
 
     def drop_repair(self) -> None:
         if self.repair is not None:
@@ -128,6 +137,7 @@ class Followed:
     def repair_failed(self, now_s: float) -> None:
         """It is needed as before, but not at once: each failure doubles the pause."""
         self.drop_repair()
+        self.forget_common()
         self.following.done()
         self.needs_repair = True
         self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
@@ -137,6 +147,7 @@ class Followed:
         """It is what the primary of epoch `term` has."""
         self.agreed_epoch = term
         self.drop_repair()
+        self.forget_common()
         self.following.done()
         self.state = "ok"
         self.failure = self.kept = ""

@@ -398,8 +398,12 @@ class ReplicaApplier:
     def _from_stream(self, message: m.Message, payload: list[bytes]) -> None:
         match message:
             case m.StreamHeartbeat():
-                if self._may_follow(message) and self._accept_epoch(message.epoch, message.node):
+                if not self._may_follow(message):
+                    return
+                if self._accept_epoch(message.epoch, message.node):
                     self._heartbeat(message)
+                elif not message.above and not self._config.is_elected:
+                    self._catching_up.set_back.older_epoch(message, self._epoch)
             case m.LiveRecords():
                 if self._accept_epoch(message.epoch, message.node):
                     self._live_records(message, payload)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from litemq.actors import file_image
 from litemq.actors.batches import Batch, merge
+from litemq.actors.common_point import Common, CommonPoint
 from litemq.actors.damaged_log import open_log
 from litemq.actors.divergence import Divergence, keep, last_common, utc_now
 from litemq.actors.layout import Layout, PositionFile
@@ -165,6 +166,21 @@ class ReplicaDatabase:
         except LiteMQError:
             return True
         return not records or ltx.peek(records[0]).pre_checksum == position.checksum
+
+    def checksum_at(self, txid: int) -> int | None:
+        """Of the database after that transaction, as far as the log tells. Raises LiteMQError."""
+        found = self._reader.checksum(txid)
+        base = self.log.state.base
+        return base.checksum if found is None and txid == base.txid else found
+
+    def common_point(self) -> CommonPoint | None:
+        """The search for where this log parts from the primary's; None if it holds nothing.
+
+        Raises LiteMQError.
+        """
+        head = self.log.flushed
+        first = self.log.range[0] - 1 if self.log.range[0] else head.txid
+        return CommonPoint(first, head.txid, self.checksum_at) if head.txid else None
 
     def show(self) -> None:
         """Bring `NAME-pos` up to date."""
@@ -455,6 +471,7 @@ class ReplicaDatabase:
         theirs: EpochTable,
         their_head: Position,
         *,
+        compared: Common | None,
         primary: str,
         primary_epoch: int,
         reason: str | None,
@@ -462,13 +479,16 @@ class ReplicaDatabase:
     ) -> Divergence | None:
         """Keep what a repair is about to replace, if the primary does not have it; else None.
 
-        `reason` is None unless checksums have shown that the histories part. Raises OSError,
-        LiteMQError: then nothing may be replaced.
+        `compared` is what a search by checksums has found. `reason` is None unless checksums have
+        shown that the histories part. Raises OSError, LiteMQError: then nothing may be replaced.
         """
         log = self.log
         first, last = log.range
         mine = log.flushed
-        common = last_common(log.epochs, mine, theirs, their_head, differ=reason is not None)
+        if compared is not None and compared.compared:
+            common = compared.txid or None
+        else:  # no TXID of which both know the checksum: the epochs have to do
+            common = last_common(log.epochs, mine, theirs, their_head, differ=reason is not None)
         if not mine.txid or (common is not None and common >= mine.txid):
             return None
         checksums = log.checksums.read(1, log.checksums.n_pages)

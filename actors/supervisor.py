@@ -26,7 +26,7 @@ from litemq.actors.drain import Drain
 from litemq.actors.layout import Layout
 from litemq.actors.nursery import Nursery
 from litemq.actors.reactor import Reactor
-from litemq.actors.role_change import RoleChange
+from litemq.actors.role_change import PRIMARY_ONLY, RoleChange
 from litemq.actors.role_hook import RoleHook
 from litemq.actors.roles import actors_of, modules_of
 from litemq.config import Config
@@ -45,6 +45,8 @@ LOCK_PAUSE_S = 0.02
 #: handing over takes at most this long when the node stops
 LEAVE_S = 8.0
 ASK_AGAIN_S = 0.5
+#: no replica has seen one like this
+LARGEST_EPOCH = 1 << 62
 
 
 class Supervisor:
@@ -234,6 +236,8 @@ class Supervisor:
                 if self._leaving:
                     self._leaving = False
                     self._stop()
+            case m.EpochSeen():
+                self._move_on(message)
             case m.AskStatus(request=request, reply_to=reply_to):
                 reply = Sender(reply_to)
                 reply.send(self._status(request))
@@ -246,6 +250,29 @@ class Supervisor:
                 pass
 
     # --- the role
+
+    def _move_on(self, seen: m.EpochSeen) -> None:
+        """A fixed primary that was set back: no epoch of it may be one that a replica has seen."""
+        assert self._crew is not None
+        idle = self._ready and not self._drain.begun and self._change is None
+        if not idle or not self._primary or not self._epoch <= seen.epoch < LARGEST_EPOCH:
+            return
+        try:
+            self._layout.write_epoch(seen.epoch + 1)
+        except LiteMQError as error:  # it is told again
+            self._log.debug("can't store the epoch", reason=str(error))
+            return
+        self._log.warning(
+            "this node was set back, replicas have seen later epochs of it; going on in a new one",
+            replica=seen.node, its_epoch=seen.epoch, epoch=seen.epoch + 1,
+        )  # fmt: skip
+        self._epoch, self._ready = seen.epoch + 1, False
+        self._crew.dismiss(PRIMARY_ONLY, self._moved_on)
+
+    def _moved_on(self) -> None:
+        assert self._crew is not None
+        if not self._drain.begun:
+            self._crew.staff(actors_of(self._config, primary=True, epoch=self._epoch))
 
     def _change_role(self, wanted: m.ChangeRole) -> None:
         """Begin; one change at a time, and none while the node ends."""

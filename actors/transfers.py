@@ -66,6 +66,22 @@ class Source:
             raise TooOldError(f"the log of {database} has started anew behind TXID {first}")
         return records
 
+    def known(self, database: str, txids: list[int]) -> tuple[int, dict[int, int]]:
+        """The oldest TXID of which the database's checksum is known, and those of these.
+
+        Raises LiteMQError.
+        """
+        log = SegmentReader(self._layout.database(database) / "log")
+        head = self.heads[database].position.value
+        first = log.range()[0]
+        found = {head.txid: head.checksum}
+        for txid in txids:
+            checksum = log.checksum(txid) if txid < head.txid else None
+            if checksum is not None:
+                found[txid] = checksum
+        oldest = first - 1 if first else head.txid
+        return oldest, {txid: found[txid] for txid in txids if txid in found}
+
     def checksums(self, database: str, pages: int) -> bytes:
         return read_page_checksums(self._layout.database(database) / "pages.sum", pages)
 

@@ -24,6 +24,7 @@ from litemq.actors import (
     relaying,
     replica_applier,
     role_change,
+    set_back,
     stream_publisher,
     supervisor,
     upkeep,
@@ -50,7 +51,7 @@ SOURCES = {
     "fuse_capture": [fuse_capture, handed_over],
     "log_writer": [log_writer, barriers, group_commit, file_capture],
     "stream_publisher": [stream_publisher, relay_publisher],
-    "replica_applier": [replica_applier, catching_up, presence, relaying, upkeep],
+    "replica_applier": [replica_applier, catching_up, presence, relaying, set_back, upkeep],
     "supervisor": [supervisor, crew, drain, role_change],
     "election_watcher": [election_watcher],
 }
