@@ -394,7 +394,7 @@ def _status_lines(status: m.NodeStatus, diverged: int) -> Iterator[str]:
         yield f"diverged: {diverged} kept aside; see `litemq diverged list`"
     yield ""
     yield from table(
-        ["DATABASE", "TXID", "CHECKSUM", "PAGES", "PAGE SIZE", "LAG", "STATE"],
+        ["DATABASE", "TXID", "CHECKSUM", "PAGES", "PAGE SIZE", "LAG", "STATE", "VERIFIED"],
         [
             [
                 each.name,
@@ -404,6 +404,7 @@ def _status_lines(status: m.NodeStatus, diverged: int) -> Iterator[str]:
                 str(each.page_size),
                 f"{each.lag_ms} ms",
                 each.state,
+                _utc(each.verified_ms) if each.verified_ms else "never",
             ]
             for each in status.databases
         ],

@@ -1,9 +1,9 @@
 """The configuration file of one node: every key, its default, its limits, what is wrong with it.
 
-Never starts anything; only `prepare_directories` changes the disk. A `Config` that exists has
-passed every check that needs no more than its own text and the parents of its directories. Every
-failure is one `ConfigError` line: file, key, reason. Quantities carry a unit in the file and are
-plain numbers here, with the unit last in the attribute's name.
+Never starts anything and never changes the disk: `config_machine` prepares the directories. A
+`Config` that exists has passed every check that needs no more than its own text and the parents of
+its directories. Every failure is one `ConfigError` line: file, key, reason. Quantities carry a unit
+in the file and are plain numbers here, with the unit last in the attribute's name.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from litemq.config_rules import (
     Choice,
     Count,
     Duration,
+    DurationOrOff,
     Flag,
     FunctionOfFile,
     HttpAddress,
@@ -266,6 +267,17 @@ class RetentionConfig(
     ] = 64 << 20
 
 
+class VerifyConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
+    every_s: Annotated[
+        float,
+        Meta(
+            description="Every database file is compared with its log this often, slowly and while "
+            "the node works; a replica repairs what differs."
+        ),
+        DurationOrOff("1s", "365d"),
+    ] = field(default=3600.0, name="every")
+
+
 class SupervisorConfig(
     Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True
 ):
@@ -276,7 +288,7 @@ class SupervisorConfig(
     ] = field(default=10.0, name="hung-after")
     crash_limit: Annotated[
         int,
-        Meta(description="So many crashes of one actor within `crash-window` end the node."),
+        Meta(description="More crashes of one actor than this within `crash-window` end the node."),
         Count(1, 1000),
     ] = 5
     crash_window_s: Annotated[
@@ -297,6 +309,7 @@ class Config:
     retention: RetentionConfig
     supervisor: SupervisorConfig
     app: AppConfig = AppConfig()  # noqa: RUF009 - frozen
+    verify: VerifyConfig = VerifyConfig()  # noqa: RUF009 - frozen
 
     @property
     def on_change(self) -> tuple[Path, str] | None:
@@ -366,6 +379,7 @@ _SECTIONS: Final[dict[str, type[Struct]]] = {
     "app": AppConfig,
     "log": LogConfig,
     "retention": RetentionConfig,
+    "verify": VerifyConfig,
     "supervisor": SupervisorConfig,
 }
 

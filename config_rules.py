@@ -105,6 +105,21 @@ class Duration:
 
 
 @dataclass(frozen=True, slots=True)
+class DurationOrOff:
+    """0 stands for off."""
+
+    least: str
+    most: str
+
+    @property
+    def expects(self) -> str:
+        return f'a duration from "{self.least}" to "{self.most}", or "off"'
+
+    def read(self, value: object) -> float:
+        return 0.0 if value == "off" else Duration(self.least, self.most).read(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Size:
     least: str
     most: str
@@ -317,7 +332,9 @@ def neighbour(address: str, offset: int) -> str:
 def toml_text(rule: Rule, value: Any) -> str:
     """The TOML text that `rule` reads as `value`, in the largest unit that divides it."""
     match rule:
-        case Duration():
+        case DurationOrOff() if not value:
+            return '"off"'
+        case Duration() | DurationOrOff():
             units = [unit for unit in ("h", "s") if value % _SECONDS[unit] == 0]
             return (
                 f'"{value / _SECONDS[units[0]]:.0f}{units[0]}"'

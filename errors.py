@@ -41,6 +41,12 @@ class NotADatabaseError(FormatError):
     """A file that SQLite would not open as a database."""
 
 
+class NotInTheClearError(NotADatabaseError):
+    """A file that begins as SQLite's do and is not what SQLite itself would read: encrypted, of
+    another engine, half a header.
+    """
+
+
 class CorruptRecordError(FormatError):
     """Damage inside a log segment, as opposed to a torn tail, which is ordinary after a crash."""
 

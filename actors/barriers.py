@@ -1,12 +1,14 @@
-"""Who asks that everything committed so far be in the log is answered when it is.
+"""Reply to a request once everything committed before it is in the log.
 
 Owns the questions that are open. Always true: an answer comes behind what the mount had to report
-when it was asked, and behind every commit that was published then; a question that comes before the
-mount and the log writer agree is asked of the mount once they do.
+when it was asked, and behind every commit that was published then; it names only what has been
+appended, so a barrier stays open while the disk refuses. A question that comes before the mount and
+the log writer agree is asked of the mount once they do.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from litemq.transport.sockets import Sender
 #: how long a barrier waits for comparisons under way
 PATIENCE_S = 2.0
 LOOK_S = 0.005
+#: a barrier that is still open after this is forgotten: whoever asked has given up
+FORGET_S = 60.0
 
 Question = m.Barrier | m.CompleteLog
 
@@ -84,13 +88,28 @@ class Barriers:
         return [each for each in self._tracked.values() if each.name == question.database]
 
     def _answer(self, question: Question) -> None:
-        def answer(_errno: int) -> None:
-            reply = Sender(question.reply_to)
-            if isinstance(question, m.CompleteLog):
-                reply.send(m.LogCompleted("", question.epoch))
-            else:
-                heads = [each.wire_head for each in self._concerned(question) if each.log.head.txid]
-                reply.send(m.BarrierReached(question.request, heads))
-            reply.close()
+        """As soon as all that is prepared is in the log; a refusal is an answer to `CompleteLog`
+        alone, for a change of role goes on without.
+        """
+        forget_s = time.monotonic() + FORGET_S
 
-        self._group.after(None, answer)
+        def answer(errno: int) -> None:
+            if isinstance(question, m.CompleteLog):
+                reason = f"can't append to the log: {os.strerror(errno)}" if errno else ""
+                self._reply(question, m.LogCompleted(reason, question.epoch))
+            elif not errno:
+                heads = [each.appended for each in self._concerned(question)]
+                known = [head for head in heads if head.position.txid]
+                self._reply(question, m.BarrierReached(question.request, known))
+            elif time.monotonic() < forget_s:
+                wait()
+
+        def wait() -> None:
+            self._group.after(None, answer)
+
+        wait()
+
+    def _reply(self, question: Question, answer: m.Message) -> None:
+        reply = Sender(question.reply_to)
+        reply.send(answer)
+        reply.close()

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 
 from litemq import log
+from litemq.actors.common_point import Common
 from litemq.actors.failing import FILE_ERRORS
 from litemq.actors.followed import Followed
 from litemq.actors.following import Phase
 from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.repair import Repair
+from litemq.actors.set_back import SetBack
 from litemq.config import Config
 from litemq.errors import FormatError, GapError
 from litemq.fs.comparison import BEAT_PAGES
@@ -65,6 +67,8 @@ class CatchingUp:
         self._log = log.get()
         #: counts from anywhere: pieces of a transfer before a restart are of none of these
         self._transfer = secrets.randbits(60)
+        #: tells the primary, if it must move on
+        self.set_back = SetBack(self._node, self._answer_address, followed=followed, send=self.send)
         #: whether the mount lets this process write; a repair waits for it
         self.admitted = False
         #: the epoch of the primary that is being followed, and its name
@@ -82,7 +86,8 @@ class CatchingUp:
         """Ask for every record after the last one in the log."""
         self._transfer += 1
         followed.drop_repair()
-        followed.parted = ""
+        followed.forget_common()
+        followed.parted = None
         followed.following.begin(Phase.FETCHING, self._transfer, time.monotonic())
         self.send(
             m.RequestRecords(
@@ -138,6 +143,8 @@ class CatchingUp:
             followed.needs_repair = True
             followed.following.done()
             return
+        if followed.common is None and self._search(followed):
+            return
         try:
             page_size, sums = database.file_checksums(self._beat)
             followed.drop_repair()
@@ -150,6 +157,41 @@ class CatchingUp:
         followed.following.begin(Phase.REPAIRING, self._transfer, time.monotonic())
         followed.state = "repairing"
         self._send_checksums(database.name, page_size, sums)
+
+    def _search(self, followed: Followed) -> bool:
+        """Find out first where the histories part; false if there is nothing to compare."""
+        try:
+            followed.search = followed.database.common_point()
+        except FILE_ERRORS as error:  # a damaged log: then the tables of epochs have to do
+            self._log.info("can't compare", db=followed.database.name, reason=str(error))
+            followed.search = None
+        if followed.search is None:
+            followed.common = Common(0, compared=False)
+            return False
+        followed.needs_repair = False
+        followed.drop_repair()
+        self._transfer += 1
+        followed.following.begin(Phase.REPAIRING, self._transfer, time.monotonic())
+        followed.state = "repairing"
+        self._ask_checksums(followed, followed.search.ask())
+        return True
+
+    def _ask_checksums(self, followed: Followed, txids: list[int]) -> None:
+        number, name = followed.following.transfer, followed.database.name
+        self.send(m.AskChecksums(self._node, self._answer_address, number, name, txids))
+
+    def _compared(self, followed: Followed, message: m.Checksums) -> None:
+        if followed.search is None:
+            return
+        found = {txid: int(checksum, 16) for txid, checksum in message.found}
+        followed.search.told(message.first, message.head, found)
+        asked = followed.search.ask()
+        if asked:
+            self._ask_checksums(followed, asked)
+            return
+        followed.common, followed.search = followed.search.found, None
+        self.set_back.parted(followed, followed.common, self.term)
+        self.begin_repair(followed)
 
     def _send_checksums(self, name: str, page_size: int, sums: bytes) -> None:
         for start in range(0, max(len(sums), 1), CHECKSUM_PART):
@@ -207,11 +249,14 @@ class CatchingUp:
         """A message from the primary to this replica alone."""
         data = payload[0] if payload else b""
         match message:
+            case m.Checksums() if self.set_back.told(message):
+                pass
             case (
                 m.RecordsChunk()
                 | m.RepairPages()
                 | m.RepairDone()
                 | m.RepairNeeded()
+                | m.Checksums()
                 | m.TransferRefused()
             ):
                 followed = self._current(message.database, message.transfer, data)
@@ -239,12 +284,14 @@ class CatchingUp:
                 self._pages(followed, message, data)
             case m.RepairDone():
                 self._arrived(followed, message)
-            case m.RepairNeeded(reason=reason):
-                if "histories" in reason:
+            case m.RepairNeeded(reason=reason, parted=parted):
+                if parted:
                     self.diverged(followed, reason)
                 else:
                     self._log.info("repairing", db=followed.database.name, reason=reason)
                     self.begin_repair(followed)
+            case m.Checksums():
+                self._compared(followed, message)
             case m.TransferRefused(reason=reason):
                 self._log.info(
                     "the primary refused a transfer", db=followed.database.name, reason=reason
@@ -343,6 +390,7 @@ class CatchingUp:
                 self._layout.diverged,
                 EpochTable.from_list(message.epochs),
                 message.head.position.value,
+                compared=followed.common,
                 primary=self.primary,
                 primary_epoch=self.term,
                 reason=followed.parted,

@@ -87,7 +87,15 @@ class NodeClient:
         """
         self._request += 1
         question = m.Barrier(self._request, self._reply_to, database)
-        answer = self._ask(self._endpoints.capture, question, m.BarrierReached, timeout_s)
+        try:
+            answer = self._ask(self._endpoints.capture, question, m.BarrierReached, timeout_s)
+        except NotReadyError:
+            if any(each.state == "stalled" for each in self.status().databases):
+                raise NotReadyError(
+                    "the log can't be appended to, so it does not hold all that is committed; "
+                    f"`litemq tail --config {self._config.path}` tells why"
+                ) from None
+            raise
         assert isinstance(answer, m.BarrierReached)
         return answer
 

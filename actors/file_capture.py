@@ -27,7 +27,13 @@ from litemq.actors.quiet import Quiet
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
 from litemq.actors.wal_capture import WalCapture
-from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
+from litemq.errors import (
+    FormatError,
+    LiteMQError,
+    NotADatabaseError,
+    NotInTheClearError,
+    StorageError,
+)
 from litemq.fs.comparison import compare
 from litemq.fs.journal import is_active
 from litemq.fs.locks import SharedLock
@@ -232,9 +238,8 @@ class FileCapture:
     def _warn_of_change(self, tracked: Tracked) -> None:
         self._log.warning(
             "the database had changed without its log; logged as one transaction",
-            db=tracked.name,
-            txid=tracked.log.head.txid,
-        )
+            db=tracked.name, txid=tracked.log.head.txid,
+        )  # fmt: skip
 
     # --- in use
 
@@ -363,6 +368,8 @@ class FileCapture:
             return
         try:
             if tracked.comparing is not None:
+                if tracked.comparing.unexpected:  # programs are to see what is logged
+                    os.posix_fadvise(quiet.fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 self._compare_now(tracked)
         except NotADatabaseError as error:
             self._not_a_database(tracked, error)
@@ -404,11 +411,17 @@ class FileCapture:
             self._again_later(tracked)
 
     def _not_a_database(self, tracked: Tracked, error: NotADatabaseError) -> None:
+        known, tracked.foreign = tracked.foreign, True
+        if known:
+            return
         if tracked.log.n_pages:
             self._log.warning(
                 "the database was overwritten by what is none; replicas keep its last state",
-                db=tracked.name,
-                reason=str(error),
+                db=tracked.name, reason=str(error),
+            )  # fmt: skip
+        elif isinstance(error, NotInTheClearError):  # somebody expects it on the replicas
+            self._log.warning(
+                "not a SQLite database; not replicated", db=tracked.name, reason=str(error)
             )
         else:
             self._log.info(
@@ -482,6 +495,7 @@ class FileCapture:
             everything=not trusted,
             beat=self._beat,
         ) as changed:
+            tracked.foreign = False
             differs = self._group.prepare(
                 tracked, changed.pages, changed.commit, changed.page_size, capture=capture
             )

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from litemq import log
 from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
+from litemq.errors import StorageError
 from litemq.txlog.checksums import lock_page, page_checksum
 
 #: after the node is ready: who waits for it, and a change of roles, come first
@@ -52,21 +54,27 @@ class FileCheck:
     """Of all databases of a node, one after the other."""
 
     def __init__(
-        self, reactor: Reactor, layout: Layout, *, compare: Callable[[Tracked, list[int]], object]
+        self,
+        reactor: Reactor,
+        layout: Layout,
+        *,
+        every_s: float,
+        compare: Callable[[Tracked, list[int]], object],
     ) -> None:
-        """`compare` is asked to compare pages, as soon as nobody writes."""
+        """`compare` is asked to compare pages, as soon as nobody writes. `every_s` 0: once."""
         self._reactor = reactor
         self._layout = layout
+        self._every_s = every_s
         self._compare = compare
         self._log = log.get()
         self._waiting: deque[_Reading] = deque()
         self._scheduled = False
         self._pages = self._compared = 0
 
-    def begin(self, databases: Iterable[Tracked]) -> None:
-        """Check those whose checksums were believed at the start."""
-        self._waiting.extend(_Reading(each) for each in databases if each.log.trusted)
-        self._go_on_after(BEGIN_AFTER_S)
+    def begin(self, databases: Mapping[str, Tracked]) -> None:
+        """Check those that are there now in turn; then, whenever it is due, whatever there is."""
+        there = dict(databases)
+        self._reactor.later(BEGIN_AFTER_S, lambda: self._begin_pass(there, databases))
 
     def prove(
         self,
@@ -77,6 +85,23 @@ class FileCheck:
         """Check these pages (None: all) before anything else; `done` is called behind it."""
         self._waiting.appendleft(_Reading(tracked, numbers, done=done))
         self._go_on_after(0.0)
+
+    def _begin_pass(self, these: Mapping[str, Tracked], databases: Mapping[str, Tracked]) -> None:
+        self._pages = self._compared = 0
+        # what is not trusted is compared anyway; what is none in the clear has no log to be held
+        # against
+        self._waiting.extend(
+            _Reading(each) for each in these.values() if each.log.trusted and not each.foreign
+        )
+        if self._every_s:
+            self._reactor.later(self._every_s, lambda: self._next_pass(databases))
+        self._go_on_after(0.0)
+
+    def _next_pass(self, databases: Mapping[str, Tracked]) -> None:
+        if self._waiting:  # so large are the files: at the end of this one, then
+            self._reactor.later(BEGIN_AFTER_S, lambda: self._next_pass(databases))
+        else:
+            self._begin_pass(databases, databases)
 
     def _go_on_after(self, pause_s: float) -> None:
         if not self._scheduled:
@@ -110,6 +135,8 @@ class FileCheck:
             return LOOK_AGAIN_S  # that tells more
         pages = range(1, logged.n_pages + 1) if reading.pages is None else reading.pages
         if not size or reading.next >= len(pages):
+            if reading.pages is None:
+                _note_verified(reading.tracked)
             return None
         part = pages[reading.next : reading.next + max(PART_BYTES // size, 1)]
         reading.next += len(part)
@@ -140,6 +167,12 @@ class FileCheck:
         return LOOK_AGAIN_S
 
 
+def _note_verified(tracked: Tracked) -> None:
+    tracked.log.state.verified_ms = time.time_ns() // 1_000_000
+    with contextlib.suppress(StorageError):  # a full disk: it counts until the next start
+        tracked.log.save_state()
+
+
 def _as_it_is(fd: int) -> tuple[int, int]:
     found = os.fstat(fd)
     return found.st_size, found.st_mtime_ns
@@ -153,8 +186,7 @@ def _suspects(tracked: Tracked, fd: int, numbers: Iterable[int]) -> list[int]:
         number
         for number in numbers
         if number != lock
-        and page_checksum(number, os.pread(fd, size, (number - 1) * size))
-        != logged.page_checksum(number)
+        and not _as_logged(number, os.pread(fd, size, (number - 1) * size), tracked)
     ]
     overlay = tracked.wal.overlay() if wrong and tracked.wal is not None else None
     if overlay is None:
@@ -165,3 +197,9 @@ def _suspects(tracked: Tracked, fd: int, numbers: Iterable[int]) -> list[int]:
         for number, image in images
         if image is None or page_checksum(number, image) != logged.page_checksum(number)
     ]
+
+
+def _as_logged(number: int, data: bytes, tracked: Tracked) -> bool:
+    """A page that SQLite never wrote has no checksum, and is zeros."""
+    known = tracked.log.page_checksum(number)
+    return page_checksum(number, data) == known if known else not data.strip(b"\0")

@@ -6,14 +6,16 @@ bookkeeping bytes that the log knows (`tail`) in place of SQLite's own.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from litemq.errors import NotADatabaseError, StorageError
+from litemq.errors import FormatError, NotADatabaseError, StorageError
 from litemq.fs.dbpage import PageReader
 from litemq.fs.pages import with_bookkeeping
 from litemq.fs.sqlite_errors import BusyError
+from litemq.fs.wal import FRAME_HEADER_BYTES, WAL_HEADER_BYTES, parse_wal_header
 from litemq.txlog.checksums import lock_page, page_checksum
 
 #: pages read at once
@@ -60,6 +62,90 @@ def _read_checksums(
         beat()
         number += COMPARE_PAGES
     return bytes(sums)
+
+
+def differing(
+    found: Mapping[int, bytes],
+    numbers: Iterable[int],
+    logged: Callable[[int], int],
+    n_pages: int,
+    tail: bytes,
+) -> set[int]:
+    """Those of these pages that are not what the log says, and any behind `n_pages`.
+
+    A page of which it knows nothing was never written, so it may hold anything.
+    """
+    wrong = set()
+    for number in numbers:
+        data, known = found.get(number), logged(number)
+        if number > n_pages:
+            fits = data is None
+        elif not known:
+            fits = True
+        else:
+            fits = data is not None and known in _sums(number, data, tail)
+        if not fits:
+            wrong.add(number)
+    return wrong
+
+
+def read_committed(path: Path, numbers: Sequence[int]) -> dict[int, bytes]:
+    """These pages as SQLite shows them. Raises BusyError, StorageError, NotADatabaseError."""
+    with PageReader(str(path), busy_timeout_s=0.0) as reader:
+        return reader.read(numbers)
+
+
+def read_stored(path: Path, numbers: Iterable[int], page_size: int) -> dict[int, bytes]:
+    """These pages as the file has them, without those of which the WAL may have a newer image.
+
+    Not for a file that this process has open with SQLite: closing it would drop SQLite's locks.
+    Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = {number: os.pread(fd, page_size, (number - 1) * page_size) for number in numbers}
+    finally:
+        os.close(fd)
+    return {number: data for number, data in found.items() if len(data) == page_size}
+
+
+def in_wal(path: Path) -> set[int]:
+    """The pages of which the database's WAL holds an image, a valid one or not. Raises OSError."""
+    try:
+        fd = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return set()
+    try:
+        header = parse_wal_header(os.pread(fd, WAL_HEADER_BYTES, 0))
+        step = FRAME_HEADER_BYTES + header.page_size
+        starts = range(WAL_HEADER_BYTES, os.fstat(fd).st_size, step)
+        return {int.from_bytes(os.pread(fd, 4, start), "big") for start in starts}
+    except FormatError:
+        return set()
+    finally:
+        os.close(fd)
+
+
+def forget_cached(path: Path | str) -> None:
+    """Have the kernel drop clean pages of the file, so that the disk is read and not a memory of
+    it.
+
+    Before SQLite opens the file in this process: closing a descriptor would take its locks away.
+    """
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+
+
+def _sums(number: int, data: bytes, tail: bytes) -> set[int]:
+    """Of page 1 in both journal modes: readers may keep it from being changed."""
+    if number != 1:
+        return {page_checksum(number, data)}
+    page1 = _as_logged(1, data, tail)
+    return {page_checksum(1, page1[:18] + mode + page1[20:]) for mode in (b"\x01\x01", b"\x02\x02")}
 
 
 def pages(path: Path, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:

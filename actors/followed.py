@@ -6,6 +6,7 @@ while a repair is under way.
 
 from __future__ import annotations
 
+from litemq.actors.common_point import Common, CommonPoint
 from litemq.actors.failing import FAILING, Failing
 from litemq.actors.following import STASH_BYTES, Following
 from litemq.actors.repair import Repair
@@ -37,8 +38,12 @@ class Followed:
         self.state = "ok"
         #: it can't be applied, read or logged at present
         self.failing = Failing()
-        #: what has shown that its history is not the primary's, until it is repaired
-        self.parted = ""
+        #: checksums have shown that its history is not the primary's, and where they were compared;
+        #: until it is repaired
+        self.parted: str | None = None
+        #: the search for where it parts from the primary's, and what that has found, for a repair
+        self.search: CommonPoint | None = None
+        self.common: Common | None = None
         #: the ID under which that was kept aside
         self.kept = ""
         #: why the last repair failed, told once; and when the next may begin
@@ -75,6 +80,7 @@ class Followed:
             lag_ms=min(int(lag_s * 1000), 1 << 31),
             state=self._shown_state,
             reason=self._reason,
+            verified_ms=database.log.state.verified_ms,
         )
 
     @property
@@ -129,8 +135,13 @@ class Followed:
         """What is under way came from elsewhere, or from an earlier epoch: it counts no more."""
         self.needs_repair = self.needs_repair or self.repair is not None
         self.drop_repair()
+        self.forget_common()
         self.following.done()
         self.unstash()
+
+    def forget_common(self) -> None:
+        """It may part elsewhere by now, or from another primary's."""
+        self.search = self.common = None
 
     def drop_repair(self) -> None:
         if self.repair is not None:
@@ -140,6 +151,7 @@ class Followed:
     def repair_failed(self, now_s: float) -> None:
         """It is needed as before, but not at once: each failure doubles the pause."""
         self.drop_repair()
+        self.forget_common()
         self.following.done()
         self.needs_repair = True
         self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
@@ -149,10 +161,12 @@ class Followed:
         """It is what the primary of epoch `term` has."""
         self.agreed_epoch = term
         self.drop_repair()
+        self.forget_common()
         self.following.done()
         self.state = "ok"
         self.failing.worked()
-        self.failure = self.parted = self.kept = ""
+        self.failure = self.kept = ""
+        self.parted = None
         self._pause_s = self.repair_after_s = 0.0
 
 

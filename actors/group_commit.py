@@ -8,13 +8,16 @@ with the errno that keeps it out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from litemq import log
 from litemq.actors.failing import of_the_disk
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
-from litemq.errors import StorageError
+from litemq.errors import NotADatabaseError, StorageError
+from litemq.fs.btree import check_schema_page
+from litemq.fs.pages import read_header
 from litemq.transport import messages as m
 from litemq.transport.sockets import Sender
 
@@ -66,15 +69,19 @@ class GroupCommit:
 
         Also where they are too many for a record, and the log is to start anew behind them.
 
-        `capture` is where these pages came from: see `Tracked.resume_point`.
+        `capture` is where these pages came from: see `Tracked.resume_point`. Raises
+        NotADatabaseError if they are no part of a database in the clear, ValueError if more pages
+        are needed: of a log's first record, and of a database that comes back. Then nothing is
+        prepared, and the database is to be compared as a whole.
         """
         record = tracked.log.prepare(
             self._epoch,
-            pages,
+            _in_the_clear(pages, starts=not tracked.log.n_pages, foreign=tracked.foreign),
             commit=commit,
             page_size=page_size,
             timestamp_ms=_now_ms(),
             wal=capture,
+            complete=False,
         )
         if record is None:
             return False
@@ -83,6 +90,7 @@ class GroupCommit:
 
     def drop(self, tracked: Tracked) -> None:
         """Make the record of a database that is gone."""
+        tracked.foreign = False
         if tracked.log.drop(self._epoch, _now_ms()) is not None:
             self._dirty[tracked.name] = tracked
 
@@ -135,6 +143,7 @@ class GroupCommit:
             self.stall(error)
             return self.stalled_errno
         self._dirty.pop(tracked.name, None)
+        tracked.note_appended()
         if self.stalled_errno and not self._dirty:
             self._unstall()
         if starts_anew:
@@ -144,7 +153,7 @@ class GroupCommit:
             )  # fmt: skip
             tracked.unsynced = True  # what was prepared behind it
             tracked.show_position()
-            self._to_publisher.send(m.DatabaseHeads([tracked.wire_head]))
+            self._to_publisher.send(m.DatabaseHeads([tracked.appended]))
         else:
             self._tell(tracked, records)
         return 0
@@ -159,13 +168,13 @@ class GroupCommit:
         lengths = [len(record) for record in records]
         first = tracked.log.head.txid - len(records) + 1
         payload = [b"".join(records)] if sum(lengths) <= self._inline_bytes else []
-        self._to_publisher.send(m.RecordsLogged(tracked.wire_head, first, lengths), *payload)
+        self._to_publisher.send(m.RecordsLogged(tracked.appended, first, lengths), *payload)
 
     def announce(self, databases: Iterable[Tracked]) -> None:
         """Tell the publisher every head; it, or this actor, has just started."""
         self.flush()  # a head is told when its record can be read
         known = list(databases)
-        heads = [tracked.wire_head for tracked in known if tracked.log.head.txid]
+        heads = [tracked.appended for tracked in known if tracked.appended.position.txid]
         self._to_publisher.send(m.DatabaseHeads(heads))
         for tracked in known:
             tracked.show_position()
@@ -192,6 +201,28 @@ class GroupCommit:
         self.stalled_errno = 0
         self._to_fuse.send(m.LogStalled(0))
         self._log.info("the log can be appended to again")
+
+
+def _in_the_clear(
+    pages: Iterable[tuple[int, bytes]], *, starts: bool, foreign: bool
+) -> Iterator[tuple[int, bytes]]:
+    """The same pages; `starts`: the first of a log; `foreign`: the file was no database in the
+    clear before.
+    """
+    for number, data in pages:
+        if number == 1:
+            header = read_header(partial(_first, data))
+            if starts:
+                check_schema_page(data, header.page_size - header.reserved_bytes)
+            if foreign:
+                raise ValueError("it is a database in the clear again: all pages are needed")
+        yield number, data
+    if foreign:
+        raise NotADatabaseError("it has not come back")
+
+
+def _first(data: bytes, size: int) -> bytes:
+    return data[:size]
 
 
 def _now_ms() -> int:

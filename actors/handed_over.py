@@ -50,8 +50,8 @@ class HandedOver:
         self._gates: dict[int, _Gate] = {}
         self._outstanding: dict[int, tuple[m.CommitPages, bytes]] = {}
         self._outstanding_bytes = 0
-        self._room: Event[None] = Event()
-        #: something outstanding has been acknowledged
+        #: something outstanding has been acknowledged, or given up; a new one for each time, so
+        #: whoever waits looks at what it waits for in a loop
         self._acknowledged: Event[None] = Event()
         #: database -> number of the last report of unexplained writes that is not in the log yet
         self._unexplained: dict[str, int] = {}
@@ -75,17 +75,14 @@ class HandedOver:
         self._outstanding[sequence] = (handed, commit.data)
         self._outstanding_bytes += len(commit.data)
         self._send(handed, commit.data)
-        if self._outstanding_bytes >= OUTSTANDING_BYTES:
-            self._room = Event()
-            await self._room.wait()
+        while sequence in self._outstanding and self._outstanding_bytes >= OUTSTANDING_BYTES:
+            await self._acknowledged.wait()
 
     def logged(self, sequence: int) -> None:
         """All up to that one are in the log."""
         for number in [number for number in self._outstanding if number <= sequence]:
             _, data = self._outstanding.pop(number)
             self._outstanding_bytes -= len(data)
-        if self._outstanding_bytes < OUTSTANDING_BYTES and not self._room.is_set:
-            self._room.set()
         self.look()
 
     async def all_logged(self, database: str) -> None:
@@ -97,7 +94,7 @@ class HandedOver:
             await self._acknowledged.wait()
 
     def look(self) -> None:
-        """Whoever waits for `all_logged` is to look again."""
+        """Whoever waits for room, or for `all_logged`, is to look again."""
         self._acknowledged.set()
         self._acknowledged = Event()
 
@@ -179,6 +176,5 @@ class HandedOver:
         self._gates.clear()
         self._outstanding.clear()
         self._outstanding_bytes = 0
-        self._room.set()
         self.look()
         self._unexplained.clear()

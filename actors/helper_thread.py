@@ -2,7 +2,8 @@
 
 Opening a path in the mount waits while a call that holds the directory waits for the actor itself;
 an fdatasync takes as long as the disk takes. The helper does one thing at a time, in order; its
-results come back to the actor's loop through a descriptor.
+results come back to the actor's loop through a descriptor. Always true: each call is answered, and
+an exception that nobody foresaw is raised in the actor's loop, of which the actor dies.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import NoReturn, TypeVar
 
 from litemq import log
 from litemq.errors import LiteMQError
@@ -59,12 +61,12 @@ class HelperThread:
         self._jobs.put(job)
 
     def run(self, call: Callable[[], object]) -> None:
-        """Run `call` there; an error is logged."""
+        """Run `call` there; an OSError or a LiteMQError is logged."""
 
         def job() -> None:
             try:
                 call()
-            except Exception as error:  # noqa: BLE001 - the edge of the thread
+            except (LiteMQError, OSError) as error:
                 log.get().error("a background call failed", reason=str(error))
 
         self._jobs.put(job)
@@ -80,8 +82,16 @@ class HelperThread:
 
     def _work(self) -> None:
         while True:
-            result = self._jobs.get()()
+            job = self._jobs.get()
+            try:
+                result = job()
+            except BaseException as error:  # noqa: BLE001 - raised again where the actor dies of it
+                result = partial(_raise, error)
             if result is not None:
                 self._results.append(result)
                 with contextlib.suppress(BlockingIOError):  # full: the actor is about to wake
                     os.write(self._wake, b"\0")
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -21,7 +21,7 @@ from litemq.actors.layout import application_file
 from litemq.config import Config
 from litemq.errors import LiteMQError, NotADatabaseError
 from litemq.fs.names import is_database_name
-from litemq.fs.pages import HEADER_BYTES, parse_header
+from litemq.fs.pages import read_header
 from litemq.transport import messages as m
 
 #: called with pages done and pages in all
@@ -73,7 +73,7 @@ def _open_source(source: Path) -> sqlite3.Connection:
     """Read-only, with what its WAL holds; the first bytes are looked at before SQLite does."""
     try:
         with source.open("rb") as file:
-            parse_header(file.read(HEADER_BYTES))
+            read_header(lambda size: os.pread(file.fileno(), size, 0))
     except OSError as error:
         raise LiteMQError(f"{source}: {error.strerror}") from error
     except NotADatabaseError as error:

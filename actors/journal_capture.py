@@ -14,6 +14,7 @@ from litemq.actors.file_capture import FileCapture
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
+from litemq.errors import NotADatabaseError
 from litemq.transport import messages as m
 from litemq.transport.sockets import Sender
 
@@ -57,7 +58,7 @@ class JournalCapture:
             capture = (0, 0, message.sequence, self.incarnation)
             try:
                 self._group.prepare(tracked, pages, message.pages, size, capture=capture)
-            except ValueError:
+            except (ValueError, NotADatabaseError):
                 # the log starts here, or has lost its page checksums: all pages are needed
                 self._files.request(tracked, numbers=None)
         self.seen(message)

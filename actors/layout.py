@@ -13,6 +13,7 @@ term                   the epoch in which an elected node serves  supervisor
 unlogged               databases that changed beyond their logs  log writer
 lock                   held as long as the node runs              supervisor
 mounted                exists while the mount is in use           fuse capture, supervisor
+reserve                room for the ends of journals              fuse capture
 """
 
 from __future__ import annotations

@@ -109,6 +109,7 @@ class LogWriter:
         self._check = FileCheck(
             self._reactor,
             self._layout,
+            every_s=config.verify.every_s,
             compare=lambda tracked, numbers: self._files.request(
                 tracked, numbers=numbers, unexpected=True
             ),
@@ -435,7 +436,7 @@ class LogWriter:
             self._ready = True
             self._alive()
             self._log.info("capturing", databases=len(self._tracked), epoch=self._epoch)
-            self._check.begin(self._tracked.values())
+            self._check.begin(self._tracked)
 
     # --- held calls
 
@@ -510,7 +511,7 @@ class LogWriter:
 
 
 def _is_shown(tracked: Tracked) -> bool:
-    return bool(tracked.log.n_pages or tracked.failing.reason)
+    return bool(tracked.appended.pages or tracked.failing.reason)
 
 
 def make(config: Config, *, epoch: int) -> Callable[[], int]:

@@ -105,7 +105,9 @@ class Meeting:
             )
 
     def _recover_database(self, name: str, *, unclean: bool) -> None:
-        if name not in self._tracked and not is_database(self._layout.files / name):
+        known = self._tracked.get(name)
+        replicated = known is not None and known.log.n_pages
+        if not replicated and not is_database(self._layout.files / name):
             return
         try:
             tracked = self._track(name)

@@ -26,6 +26,7 @@ from litemq.actors.parents import Parents, loop
 from litemq.actors.presence import Presence
 from litemq.actors.reactor import Reactor
 from litemq.actors.relaying import Relaying
+from litemq.actors.scrub import Scrub
 from litemq.actors.upkeep import Upkeep
 from litemq.config import Config, pub_address, request_address
 from litemq.transport import messages as m
@@ -103,6 +104,14 @@ class ReplicaApplier:
             broken=self._opening.anew,
             beat=self._beat,
         )
+        self._scrub = Scrub(
+            self._reactor,
+            every_s=config.verify.every_s,
+            followed=self._followed,
+            term=lambda: self._epoch,
+            admitted=lambda: self._catching_up.admitted,
+            differs=self._catching_up.needs_repair,
+        )
         self._catching_up.admitted = not config.mount.fuse
         self._catching_up.term = self._epoch
         self._beat_s = 0.0
@@ -138,6 +147,7 @@ class ReplicaApplier:
         reactor.every(HEARTBEAT_S, self._alive)
         reactor.every(PRESENCE_S, self._present)
         self._upkeep.begin()
+        self._scrub.begin()
         self._admit()
         if not self._config.is_elected:
             self._follow_primary("", self._config.static_primary)
@@ -374,8 +384,12 @@ class ReplicaApplier:
     def _from_stream(self, message: m.Message, payload: list[bytes]) -> None:
         match message:
             case m.StreamHeartbeat():
-                if self._may_follow(message) and self._accept_epoch(message.epoch, message.node):
+                if not self._may_follow(message):
+                    return
+                if self._accept_epoch(message.epoch, message.node):
                     self._heartbeat(message)
+                elif not message.above and not self._config.is_elected:
+                    self._catching_up.set_back.older_epoch(message, self._epoch)
             case m.LiveRecords():
                 if self._accept_epoch(message.epoch, message.node):
                     self._live_records(message, payload)

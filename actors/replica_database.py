@@ -18,6 +18,7 @@ from pathlib import Path
 
 from litemq.actors import file_image
 from litemq.actors.batches import Batch, merge
+from litemq.actors.common_point import Common, CommonPoint
 from litemq.actors.damaged_log import open_log
 from litemq.actors.divergence import Divergence, keep, last_common, utc_now
 from litemq.actors.layout import Layout, PositionFile
@@ -69,6 +70,7 @@ class ReplicaDatabase:
         self._backing = backing
         #: no mount is there to keep others from writing
         self._guarded = path == backing
+        self._cached = cached
         self.directory = layout.database(name)
         self.log = open_log(layout, name, segment_bytes)
         state = self.log.state
@@ -118,6 +120,16 @@ class ReplicaDatabase:
         self.show()
 
     @property
+    def stored(self) -> Path | None:
+        """The file behind the mount, if all that is written comes there at once."""
+        return None if self._guarded or self._cached else self._backing
+
+    @property
+    def tail(self) -> bytes:
+        """The bookkeeping bytes of page 1 as they stand in the log."""
+        return self._tail
+
+    @property
     def unknown(self) -> bool:
         """Whether there is a file of which the log knows nothing."""
         return not self.log.n_pages and os.path.exists(self.path) and os.path.getsize(self.path) > 0
@@ -156,6 +168,21 @@ class ReplicaDatabase:
             return True
         return not records or ltx.peek(records[0]).pre_checksum == position.checksum
 
+    def checksum_at(self, txid: int) -> int | None:
+        """Of the database after that transaction, as far as the log tells. Raises LiteMQError."""
+        found = self._reader.checksum(txid)
+        base = self.log.state.base
+        return base.checksum if found is None and txid == base.txid else found
+
+    def common_point(self) -> CommonPoint | None:
+        """The search for where this log parts from the primary's; None if it holds nothing.
+
+        Raises LiteMQError.
+        """
+        head = self.log.flushed
+        first = self.log.range[0] - 1 if self.log.range[0] else head.txid
+        return CommonPoint(first, head.txid, self.checksum_at) if head.txid else None
+
     def show(self) -> None:
         """Bring `NAME-pos` up to date."""
         if self.applied.txid and self.log.n_pages and not self.lost:
@@ -167,6 +194,8 @@ class ReplicaDatabase:
 
     def take(self, record: bytes, epoch: int) -> None:
         """Add the next record to the log (staged until `flush`). Raises GapError, FormatError."""
+        if not self.log.n_pages or ltx.peek(record).page_size != self.log.page_size:
+            ltx.check_complete(ltx.decode(record))
         transaction = self.log.append_record(record, epoch)
         follows = not self._pending or (
             self._pending[-1][1].header.max_txid + 1 == transaction.header.min_txid
@@ -246,7 +275,7 @@ class ReplicaDatabase:
     def _write(self, batch: Batch) -> None:
         page1 = batch.pages.get(1)
         writer = self.writer()
-        wal = writer.wal if page1 is None else parse_header(page1[:100]).wal
+        wal = writer.wal if page1 is None else parse_header(page1).wal
         if wal != writer.wal and time.monotonic() < self._mode_retry_s:
             wal = writer.wal
         pages = sorted(batch.pages.items())
@@ -443,20 +472,24 @@ class ReplicaDatabase:
         theirs: EpochTable,
         their_head: Position,
         *,
+        compared: Common | None,
         primary: str,
         primary_epoch: int,
-        reason: str,
+        reason: str | None,
         beat: Callable[[], None],
     ) -> Divergence | None:
         """Keep what a repair is about to replace, if the primary does not have it; else None.
 
-        `reason` is not empty if checksums have shown that the histories part. Raises OSError,
-        LiteMQError: then nothing may be replaced.
+        `compared` is what a search by checksums has found. `reason` is None unless checksums have
+        shown that the histories part. Raises OSError, LiteMQError: then nothing may be replaced.
         """
         log = self.log
         first, last = log.range
         mine = log.flushed
-        common = last_common(log.epochs, mine, theirs, their_head, differ=bool(reason))
+        if compared is not None and compared.compared:
+            common = compared.txid or None
+        else:  # no TXID of which both know the checksum: the epochs have to do
+            common = last_common(log.epochs, mine, theirs, their_head, differ=reason is not None)
         if not mine.txid or (common is not None and common >= mine.txid):
             return None
         checksums = log.checksums.read(1, log.checksums.n_pages)
@@ -514,7 +547,7 @@ class ReplicaDatabase:
             # nothing SQLite can open: the repair holds every page
             self.remove_files()
             writer = self.writer()
-        wal = writer.wal if page1 is None else parse_header(page1[:100]).wal
+        wal = writer.wal if page1 is None else parse_header(page1).wal
         writer.apply(pages, commit=head.pages, page_size=head.page_size, wal=wal)
 
     def repaired(

@@ -110,7 +110,7 @@ class RoleChange:
             case m.WritesClosed():
                 self._complete_log()
             case m.LogCompleted(reason=reason) if reason:
-                self._give_up(reason)
+                self._incomplete(reason)
             case m.LogCompleted() if self.wanted.primary:
                 # the term is written while the applier ends
                 self._crew.dismiss(["replica_applier"], self._applier_ended)
@@ -156,12 +156,14 @@ class RoleChange:
         self._reactor.later(STEP_S, late)
 
     def _late(self, answer: type[m.Message]) -> None:
-        reason = f"no {answer.__name__} within {STEP_S:g} s"
+        self._incomplete(f"no {answer.__name__} within {STEP_S:g} s")
+
+    def _incomplete(self, reason: str) -> None:
         if self.wanted.primary:
             self._give_up(reason)
             return
-        # the way down has to end: what is not in the log is found when this node is primary again
-        self._log.warning("a step of the change of role takes too long; going on", reason=reason)
+        # the way down has to end: what is not in the log is logged by the applier before it follows
+        self._log.warning("a step of the change of role did not succeed; going on", reason=reason)
         self._crew.dismiss(PRIMARY_ONLY, self._down)
 
     def _give_up(self, reason: str) -> None:

@@ -195,6 +195,10 @@ class StreamPublisher:
                         message.after.value, message.credit,
                     )
                 )  # fmt: skip
+            case m.AskChecksums(node=node, answers=answers):
+                self._tell_checksums(self._replicas.at(node, answers), message)
+            case m.EpochSeen():
+                self._epoch_seen(message)
             case m.RequestRepair(node=node, answers=answers, transfer=number):
                 self._repair(self._replicas.at(node, answers), message, payload)
             case m.GrantCredit(node=node, transfer=number, credit=credit):
@@ -208,6 +212,24 @@ class StreamPublisher:
                 self._transfers.pop((node, number), None)
             case _:
                 self._garbage(f"{type(message).__name__} is not for this socket", 1)
+
+    def _tell_checksums(self, replica: Replica, asked: m.AskChecksums) -> None:
+        head = self._heads.get(asked.database)
+        if head is None:
+            replica.send(m.TransferRefused(asked.transfer, asked.database, "no such database"))
+            return
+        try:
+            first, found = self._source.known(asked.database, asked.txids)
+        except LiteMQError as error:  # a damaged log: then the tables of epochs have to do
+            self._log.info("can't tell checksums", db=asked.database, reason=str(error))
+            first, found = head.position.txid, {}
+        told = [(txid, f"{checksum:016x}") for txid, checksum in found.items()]
+        replica.send(m.Checksums(asked.transfer, asked.database, first, head.position.txid, told))
+
+    def _epoch_seen(self, message: m.EpochSeen) -> None:
+        """Of a relay's primary it is the relay itself that tells."""
+        if not self.RELAYS and not self._config.is_elected and message.epoch >= self._epoch:
+            self._to_supervisor.send(message)
 
     def _repair(self, replica: Replica, message: m.RequestRepair, payload: list[bytes]) -> None:
         key = (replica.node, message.transfer)

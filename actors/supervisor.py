@@ -22,11 +22,12 @@ from litemq import config_machine, log
 from litemq.actors import hook_loader
 from litemq.actors.app_command import AppCommand
 from litemq.actors.crew import Crew
+from litemq.actors.drain import Drain
 from litemq.actors.layout import Layout
 from litemq.actors.nursery import Nursery
 from litemq.actors.orphans import Orphans
 from litemq.actors.reactor import Reactor
-from litemq.actors.role_change import RoleChange
+from litemq.actors.role_change import PRIMARY_ONLY, RoleChange
 from litemq.actors.role_hook import RoleHook
 from litemq.actors.roles import actors_of, modules_of
 from litemq.config import Config
@@ -42,11 +43,11 @@ CALM_WATCH_S = 1.0
 #: the election watcher of a node that was killed keeps the lock for a second at most
 LOCK_TRIES = 60
 LOCK_PAUSE_S = 0.02
-#: a step of the shutdown that takes longer is given up
-DRAIN_STEP_S = 5.0
 #: handing over takes at most this long when the node stops
 LEAVE_S = 8.0
 ASK_AGAIN_S = 0.5
+#: no replica has seen one like this
+LARGEST_EPOCH = 1 << 62
 
 
 class Supervisor:
@@ -79,10 +80,8 @@ class Supervisor:
         #: the role is that of an earlier life, until the election has changed it
         self._provisional = False
         self._ready = False
-        self._draining = False
+        self._drain = Drain(self._reactor, self._endpoints, send=self._send, done=self._drained)
         self._leaving = False
-        self._heads: list[m.Head] = []
-        self._step = 0
         self._exit_code = 0
         self._failure: LiteMQError | None = None
 
@@ -244,18 +243,15 @@ class Supervisor:
             case m.ElectionLeft():
                 if self._leaving:
                     self._leaving = False
-                    self._drain()
+                    self._stop()
+            case m.EpochSeen():
+                self._move_on(message)
             case m.AskStatus(request=request, reply_to=reply_to):
                 reply = Sender(reply_to)
                 reply.send(self._status(request))
                 reply.close()
-            case m.WritesClosed() if self._draining:
-                self._drain_step(1)
-            case m.BarrierReached(heads=heads) if self._draining:
-                self._heads = heads
-                self._drain_step(2)
-            case m.ReplicasDrained() if self._draining:
-                self._drain_step(3)
+            case m.WritesClosed() | m.BarrierReached() | m.ReplicasDrained() if self._drain.begun:
+                self._drain.answered(message)
             case _ if self._change is not None:
                 self._change.answered(message)
             case _:
@@ -263,13 +259,36 @@ class Supervisor:
 
     # --- the role
 
+    def _move_on(self, seen: m.EpochSeen) -> None:
+        """A fixed primary that was set back: no epoch of it may be one that a replica has seen."""
+        assert self._crew is not None
+        idle = self._ready and not self._drain.begun and self._change is None
+        if not idle or not self._primary or not self._epoch <= seen.epoch < LARGEST_EPOCH:
+            return
+        try:
+            self._layout.write_epoch(seen.epoch + 1)
+        except LiteMQError as error:  # it is told again
+            self._log.debug("can't store the epoch", reason=str(error))
+            return
+        self._log.warning(
+            "this node was set back, replicas have seen later epochs of it; going on in a new one",
+            replica=seen.node, its_epoch=seen.epoch, epoch=seen.epoch + 1,
+        )  # fmt: skip
+        self._epoch, self._ready = seen.epoch + 1, False
+        self._crew.dismiss(PRIMARY_ONLY, self._moved_on)
+
+    def _moved_on(self) -> None:
+        assert self._crew is not None
+        if not self._drain.begun:
+            self._crew.staff(actors_of(self._config, primary=True, epoch=self._epoch))
+
     def _change_role(self, wanted: m.ChangeRole) -> None:
         """Begin; one change at a time, and none while the node ends."""
         assert self._crew is not None
         if not wanted.primary and not self._primary and self._change is None:
             self._tell_election(m.RoleChanged(False, wanted.epoch, ""))
             return
-        if self._draining:
+        if self._drain.begun:
             self._tell_election(m.RoleChanged(wanted.primary, wanted.epoch, "the node stops"))
             return
         if self._change is not None:
@@ -342,7 +361,7 @@ class Supervisor:
             role=self._role,
             epoch=epoch,
             primary=self._primary_text(primary),
-            ready=self._ready and not self._draining,
+            ready=self._ready and not self._drain.begun,
             since_ms=self._since_ms,
             why=self._why,
             databases=databases,
@@ -361,7 +380,7 @@ class Supervisor:
     # --- the end
 
     def _signalled(self, number: int) -> None:
-        if self._draining or self._leaving:
+        if self._drain.begun or self._leaving:
             return
         self._log.info("node stops", signal=signal.Signals(number).name)
         if not self._app.told_to_stop(number):  # else its end brings the node's
@@ -370,8 +389,8 @@ class Supervisor:
     def _leave(self) -> None:
         """End the node's part in the election first, if it has one."""
         self._app.end_of_node()
-        if not self._config.is_elected or self._leaving or self._draining:
-            self._drain()
+        if not self._config.is_elected or self._leaving or self._drain.begun:
+            self._stop()
             return
         self._leaving = True
         end_s = time.monotonic() + LEAVE_S
@@ -382,7 +401,7 @@ class Supervisor:
             if time.monotonic() >= end_s:
                 self._leaving = False
                 self._log.warning("the election does not let go; stopping all the same")
-                self._drain()
+                self._stop()
                 return
             # again, since the watcher may have been started anew
             self._send(self._endpoints.election, m.LeaveElection())
@@ -390,12 +409,11 @@ class Supervisor:
 
         ask()
 
-    def _drain(self) -> None:
+    def _stop(self) -> None:
         """Close the mount to writers, have everything logged, have the replicas catch up.
 
         Then stop the actors.
         """
-        self._draining = True
         change, self._change, self._wanted = self._change, None, None
         if change is not None:
             change.drop()
@@ -404,42 +422,19 @@ class Supervisor:
         # in the middle of a change the log may have no owner who could answer; whoever is left
         # logs what there is when it ends
         if change is None and self._primary and self._ready:
-            self._send(self._endpoints.gates, m.CloseWrites(self._endpoints.control))
-            self._deadline(0)
+            self._drain.begin()
         else:
-            self._drain_step(3)
+            self._drain.skip()
 
-    def _drain_step(self, done: int) -> None:
-        if done == 1 and self._step == 0:
-            self._step = 1
-            self._send(self._endpoints.capture, m.Barrier(1, self._endpoints.control))
-            self._deadline(1)
-        elif done == 2 and self._step == 1:
-            self._step = 1
-            deadline_ms = int(DRAIN_STEP_S * 1000)
-            self._send(
-                self._endpoints.records,
-                m.DrainReplicas(self._endpoints.control, deadline_ms, self._heads),
-            )
-            self._reactor.later(DRAIN_STEP_S + 1, lambda: self._drain_step(3))
-        elif done == 3 and self._step < 2:
-            self._step = 2
-            assert self._crew is not None
-            # first of all: it may be writing, and what it has written may be in the kernel's cache
-            first = [name for name in self._crew.actors if name == "replica_applier"]
-            self._crew.dismiss(first, self._dismiss_all)
+    def _drained(self) -> None:
+        assert self._crew is not None
+        # first of all: it may be writing, and what it has written may be in the kernel's cache
+        first = [name for name in self._crew.actors if name == "replica_applier"]
+        self._crew.dismiss(first, self._dismiss_all)
 
     def _dismiss_all(self) -> None:
         assert self._crew is not None
         self._crew.dismiss(list(self._crew.actors), self._stopped)
-
-    def _deadline(self, step: int) -> None:
-        def late() -> None:
-            if self._step == step:
-                self._log.warning("a step of the shutdown takes too long; going on", step=step)
-                self._drain_step(3)
-
-        self._reactor.later(DRAIN_STEP_S, late)
 
     def _stopped(self) -> None:
         if self._hook is not None:

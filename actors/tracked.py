@@ -39,6 +39,8 @@ class Tracked:
     name: str
     log: DatabaseLog
     position: PositionFile
+    #: the newest state that is in the log on the disk, without what is only prepared
+    appended: Head
     wal: WalTail | None = None
     comparing: Comparison | None = None
     #: its file is being opened in the mount for the comparison
@@ -47,6 +49,8 @@ class Tracked:
     look_again: int = 0
     look_scheduled: bool = False
     unsynced: bool = True
+    #: its file is no SQLite database in the clear; replicas keep what it was before, if anything
+    foreign: bool = False
     #: which `-shm` file is the current one: what was opened for an earlier one is not used
     shm_serial: int = 0
     #: the same of `-wal`, where it is opened in the mount
@@ -68,7 +72,8 @@ class Tracked:
             if state.role == "primary" and state.applied != ZERO:
                 state.applied = ZERO  # handed back by the last end; from now on there may be more
                 opened.save_state()
-            return cls(name, opened, PositionFile(layout.position(name)))
+            position = PositionFile(layout.position(name))
+            return cls(name, opened, position, _head(name, opened))
         except StorageError:
             opened.close(clean=False)
             raise
@@ -133,24 +138,30 @@ class Tracked:
             self.log.state.unlogged = unlogged
             self.log.save_state()
 
+    def note_appended(self) -> None:
+        """All that was prepared is in the log."""
+        self.appended = _head(self.name, self.log)
+
     def show_position(self) -> None:
         """Bring `NAME-pos` up to date."""
-        if self.log.n_pages:
-            self.position.show(self.log.head)
+        if self.appended.pages:
+            self.position.show(self.appended.position.value)
         else:
             self.position.hide()
 
     def status(self, state: str) -> DatabaseStatus:
+        head = self.appended
         return DatabaseStatus(
             name=self.name,
-            txid=self.log.head.txid,
-            checksum=f"{self.log.head.checksum:016x}",
-            epoch=self.log.head.epoch,
-            page_size=self.log.page_size,
-            pages=self.log.n_pages,
+            txid=head.position.txid,
+            checksum=head.position.checksum,
+            epoch=head.position.epoch,
+            page_size=head.page_size,
+            pages=head.pages,
             lag_ms=0,
             state=FAILING if self.failing.reason else state,
             reason=self.failing.reason,
+            verified_ms=self.log.state.verified_ms,
         )
 
     def close(self) -> None:
@@ -160,17 +171,6 @@ class Tracked:
             self.log.close(clean=False)
         with contextlib.suppress(OSError):
             self.position.close()
-
-    @property
-    def wire_head(self) -> Head:
-        header = self.log.last_header
-        return Head(
-            self.name,
-            WirePosition.of(self.log.head),
-            self.log.page_size,
-            self.log.n_pages,
-            0 if header is None else header.timestamp_ms,
-        )
 
     def compare_later(
         self, sequence: int, numbers: list[int] | None, *, unexpected: bool = False
@@ -184,3 +184,14 @@ class Tracked:
         self.comparing = Comparison(
             max(sequence, self.comparing.sequence), merged, self.comparing.pause_s
         )
+
+
+def _head(name: str, log: DatabaseLog) -> Head:
+    header = log.last_header
+    return Head(
+        name,
+        WirePosition.of(log.head),
+        log.page_size,
+        log.n_pages,
+        0 if header is None else header.timestamp_ms,
+    )

@@ -67,6 +67,22 @@ class Source:
             raise TooOldError(f"the log of {database} has started anew behind TXID {first}")
         return records
 
+    def known(self, database: str, txids: list[int]) -> tuple[int, dict[int, int]]:
+        """The oldest TXID of which the database's checksum is known, and those of these.
+
+        Raises LiteMQError.
+        """
+        log = SegmentReader(self._layout.database(database) / "log")
+        head = self.heads[database].position.value
+        first = log.range()[0]
+        found = {head.txid: head.checksum}
+        for txid in txids:
+            checksum = log.checksum(txid) if txid < head.txid else None
+            if checksum is not None:
+                found[txid] = checksum
+        oldest = first - 1 if first else head.txid
+        return oldest, {txid: found[txid] for txid in txids if txid in found}
+
     def checksums(self, database: str, pages: int) -> bytes:
         return read_page_checksums(self._layout.database(database) / "pages.sum", pages)
 
@@ -180,9 +196,12 @@ class RecordTransfer(Transfer):
         if self._source.relays and self._checksum and self._after.txid > head.position.txid:
             self.refuse("this relay has less of it")
             return False
-        reason = self._why_repair(head)
-        if reason is not None:
-            return self._need_repair(reason)
+        position = head.position.value
+        if self._checksum is not None and self._after.txid > position.txid:
+            return self._need_repair("the replica is ahead of the primary")
+        same_txid = self._checksum is not None and self._after.txid == position.txid
+        if same_txid and self._after.checksum != position.checksum:
+            return self._need_repair("the histories differ", parted=True)
         if self._next > head.position.txid:
             self.finished = self._send_records([], self._next, last=True)
             return False
@@ -194,7 +213,7 @@ class RecordTransfer(Transfer):
             log.get().warning("the log is damaged", db=self.database, reason=str(error))
             return self._need_repair("the log is damaged")
         if self._checksum is not None and ltx.peek(records[0]).pre_checksum != self._checksum:
-            return self._need_repair("the histories differ")
+            return self._need_repair("the histories differ", parted=True)
         self._checksum = None
         last = self._next + len(records) > head.position.txid
         if self._send_records(records, self._next, last=last):
@@ -202,20 +221,10 @@ class RecordTransfer(Transfer):
             self.finished = last
         return not self.finished and not self.busy and self._credit > 0
 
-    def _need_repair(self, reason: str) -> bool:
+    def _need_repair(self, reason: str, *, parted: bool = False) -> bool:
         self.finished = True
-        self.replica.send(m.RepairNeeded(self.number, self.database, reason))
+        self.replica.send(m.RepairNeeded(self.number, self.database, reason, parted))
         return False
-
-    def _why_repair(self, head: m.Head) -> str | None:
-        if self._checksum is None:
-            return None
-        position = head.position.value
-        if self._after.txid > position.txid:
-            return "the replica is ahead of the primary"
-        if self._after.txid == position.txid and self._after.checksum != position.checksum:
-            return "the histories differ"
-        return None
 
 
 class RepairTransfer(Transfer):

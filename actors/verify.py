@@ -9,16 +9,17 @@ that span. Always true: a page that is reported was not what the log says at any
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from litemq.actors import file_image
 from litemq.actors.client import NodeClient
 from litemq.actors.history import History
 from litemq.actors.layout import Layout, application_file
 from litemq.config import Config
 from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
+from litemq.fs.btree import free_pages
 from litemq.fs.dbpage import PageReader
 from litemq.fs.pages import bookkeeping, with_bookkeeping
 from litemq.fs.sqlite_errors import BusyError
@@ -78,9 +79,12 @@ class _Look:
     #: from the records of the span
     later: set[int] = field(default_factory=set)
 
-    def allows(self, checksums: set[int]) -> bool:
+    def allows(self, checksums: set[int], *, unused: bool) -> bool:
+        """`unused`: the page is zeros, or free. The log knows no checksum of one that was never
+        written, and that is the only other page of which it need not know any.
+        """
         known = self.later | ({self.last} if self.last is not None else self.before)
-        return bool(known & checksums) or (self.last is None and 0 in self.before)
+        return bool(known & checksums) or (unused and self.last is None and 0 in self.before)
 
 
 class _Verification:
@@ -99,7 +103,7 @@ class _Verification:
         if head is None:
             return Verdict(self._name, 0, 0, [], note="dropped meanwhile")
         try:
-            _forget_cached(self._path)
+            file_image.forget_cached(self._path)
             suspects = self._first_pass(head)
             for look in range(LOOKS):
                 if not suspects:
@@ -147,7 +151,7 @@ class _Verification:
                 found = _read(reader, numbers)
                 for number, known in self._sums(numbers, head.pages).items():
                     data = found.get(number)
-                    if number == lock or not known:
+                    if number == lock or (not known and _is_zeros(data)):
                         continue
                     if data is None or page_checksum(number, data) != known:
                         suspects.add(number)
@@ -173,6 +177,7 @@ class _Verification:
         tails = self._tails()
         with PageReader(self._path, busy_timeout_s=1.0) as reader:
             found = _read(reader, numbers)
+            free = _free(reader) if 0 in before.values() or 0 in now.values() else set()
         end = self._head()
         if begin is None or end is None or begin.page_size != end.page_size:
             return set(numbers)  # another database by now: look once more
@@ -212,7 +217,9 @@ class _Verification:
                 # beyond the end: absent, as it should be, or too long
                 if data is not None:
                     wrong.add(number)
-            elif data is None or not look.allows(self._forms(number, data, tails)):
+            elif data is None or not look.allows(
+                self._forms(number, data, tails), unused=number in free or _is_zeros(data)
+            ):
                 wrong.add(number)
         return wrong
 
@@ -263,18 +270,13 @@ class _Verification:
         return "", "same as the primary"
 
 
-def _forget_cached(path: str) -> None:
-    """Have the kernel drop clean pages of the file, so that the disk is read and not a memory of
-    it.
+def _is_zeros(data: bytes | None) -> bool:
+    return data is not None and not data.strip(b"\0")
 
-    Before SQLite opens the file in this process: closing a descriptor would take its locks away.
-    """
-    with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(fd)
+
+def _free(reader: PageReader) -> set[int]:
+    """The pages that no table and no index uses."""
+    return free_pages(lambda number: _read(reader, [number]).get(number))
 
 
 def _read(reader: PageReader, numbers: Iterable[int]) -> dict[int, bytes]:

@@ -22,8 +22,8 @@ from litemq.actors.layout import Layout
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
 from litemq.actors.write_watch import WriteWatch
-from litemq.errors import FormatError, StorageError
-from litemq.fs.wal_tail import WalTail
+from litemq.errors import FormatError, NotADatabaseError, StorageError
+from litemq.fs.wal_tail import WalCommit, WalTail
 
 #: how long commits are gathered into one group after one has been taken
 GATHER_S = 0.001
@@ -232,13 +232,7 @@ class WalCapture:
                 self._on_rewound(tracked)
             while commits:
                 for commit in commits:
-                    self._group.prepare(
-                        tracked,
-                        commit.pages,
-                        commit.n_pages,
-                        commit.page_size,
-                        capture=(*commit.salts, commit.offset, commit.size),
-                    )
+                    self._prepare(tracked, commit)
                     any_taken = True
                 self._group.flush_if_large(tracked)
                 self._beat()
@@ -275,6 +269,22 @@ class WalCapture:
         tail.close_index()
         if self._cached is not None or error.errno != errno.ENOTCONN:
             self.open_index(tracked)
+
+    def _prepare(self, tracked: Tracked, commit: WalCommit) -> None:
+        """Make a record of it; where that can't be, the database is compared as a whole."""
+        try:
+            self._group.prepare(
+                tracked,
+                commit.pages,
+                commit.n_pages,
+                commit.page_size,
+                capture=(*commit.salts, commit.offset, commit.size),
+            )
+        except NotADatabaseError:
+            if not tracked.foreign:
+                self._on_rewound(tracked)
+        except ValueError:
+            self._on_rewound(tracked)
 
     def take_published(self, tracked: Tracked) -> None:
         """Take everything that is committed at this moment."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from struct import error as struct_error
 
-from litemq.errors import FormatError
+from litemq.errors import FormatError, NotInTheClearError
 from litemq.txlog.checksums import lock_page
 
 #: the image of a page, None if it is not known
@@ -22,6 +22,7 @@ Pages = Callable[[int], bytes | None]
 SCHEMA = "sqlite_schema"
 _INDEX_INTERIOR, _TABLE_INTERIOR, _INDEX_LEAF, _TABLE_LEAF = 2, 5, 10, 13
 _KINDS = (_INDEX_INTERIOR, _TABLE_INTERIOR, _INDEX_LEAF, _TABLE_LEAF)
+_SCHEMA_COLUMNS = 5
 _MAX_DEPTH = 20  # SQLite's own limit
 _ENCODINGS = {2: "utf-16-le", 3: "utf-16-be"}
 _u16 = Struct(">H").unpack_from
@@ -98,6 +99,24 @@ def parse(number: int, data: bytes, usable: int, *, rows: bool = True) -> Node:
     return Node(leaf, index, tuple(children), tuple(cells))
 
 
+def check_schema_page(page1: bytes, usable: int) -> None:
+    """Whether page 1 holds rows of a schema, as far as it shows. Raises NotInTheClearError.
+
+    The last resort: of a page that is encrypted behind its header, the header says nothing.
+    """
+    try:
+        node = parse(1, page1, usable)
+        for cell in node.cells:
+            columns = list(fields(cell.local))
+            length = _varint(cell.local, 0)[0] + sum(_length(kind) for kind, _ in columns)
+            if len(columns) != _SCHEMA_COLUMNS or length != cell.size:
+                raise FormatError("a row of the schema is none")
+    except (FormatError, IndexError) as error:
+        raise NotInTheClearError(
+            "it begins as a SQLite database, but its first page holds no schema: encrypted?"
+        ) from error
+
+
 def _cell(data: bytes, at: int, usable: int, *, index: bool) -> Cell:
     size, at = _varint(data, at)
     rowid = None
@@ -155,11 +174,16 @@ def fields(record: bytes) -> Iterator[tuple[int, bytes]]:
         body = header
         while at < header:
             kind, at = _varint(record, at)
-            length = (kind - 12) // 2 if kind > 11 else (0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0)[kind]
+            length = _length(kind)
             yield kind, record[body : body + length]
             body += length
     except IndexError as error:
         raise FormatError("a row is damaged") from error
+
+
+def _length(kind: int) -> int:
+    """How many bytes a column of that serial type takes."""
+    return (kind - 12) // 2 if kind > 11 else (0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0)[kind]
 
 
 def map_trees(pages: Pages, usable: int) -> Trees:

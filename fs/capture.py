@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from litemq.errors import NotADatabaseError
-from litemq.fs.pages import database_size, parse_header
+from litemq.fs.pages import database_size, read_header
 from litemq.fs.poll_loop import Event
 
-HEADER_BYTES = 100
 #: Commits up to this size travel in a message, larger ones are read from the file while the caller
 #: waits (bytes).
 HANDOVER_BYTES = 256 * 1024
@@ -235,7 +234,7 @@ class DatabaseCapture:
         if not self.changed:
             return None
         try:
-            header = parse_header(os.pread(fd, HEADER_BYTES, 0))
+            header = read_header(lambda n: os.pread(fd, n, 0))
         except NotADatabaseError:
             return None
         size = header.page_size

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from litemq.errors import FormatError, NotADatabaseError
 from litemq.fs.overlay import Overlay
-from litemq.fs.pages import DatabaseHeader, database_size, parse_header
+from litemq.fs.pages import DatabaseHeader, database_size, read_header
 from litemq.txlog.checksums import lock_page, page_checksum
 
-HEADER_BYTES = 100
 #: `beat` is called once for so many pages read
 BEAT_PAGES = 4096
 
@@ -40,7 +39,7 @@ def is_database(path: Path) -> bool:
     """Whether the file begins as a SQLite database does."""
     try:
         with open(path, "rb") as file:
-            parse_header(file.read(HEADER_BYTES))
+            read_header(lambda size: os.pread(file.fileno(), size, 0))
     except (NotADatabaseError, FileNotFoundError):
         return False
     return True
@@ -67,8 +66,7 @@ def compare(
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         first = overlay.read(1) if overlay is not None else None
-        head = os.pread(fd, HEADER_BYTES, 0) if first is None else first[:HEADER_BYTES]
-        header = parse_header(head)
+        header = read_header(lambda n: os.pread(fd, n, 0) if first is None else first[:n])
         size = header.page_size
         file_bytes = os.fstat(fd).st_size
         commit = database_size(header, file_bytes) if overlay is None else overlay.n_pages

@@ -24,7 +24,7 @@ from urllib.parse import quote
 import sqlean  # type: ignore[import-untyped]
 
 from litemq.errors import FormatError
-from litemq.fs.pages import DatabaseHeader, parse_header
+from litemq.fs.pages import DatabaseHeader, read_header
 from litemq.fs.sqlite_errors import SQLITE_ERRORS, BusyError, translate, translated
 from litemq.fs.wal import (
     INDEX_HEADER_BYTES,
@@ -72,7 +72,8 @@ class PageReader:
 
     def snapshot_header(self) -> DatabaseHeader:
         """The header as committed now; NotADatabaseError while the database is empty."""
-        return parse_header(self.read((1,)).get(1, b""))
+        page1 = self.read((1,)).get(1, b"")
+        return read_header(lambda size: page1[:size])
 
     def close(self) -> None:
         self._db.close()

@@ -6,6 +6,7 @@ as long as all else of the unlink (0.1 ms, ext4). Owns a thread, and the descrip
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -35,4 +36,5 @@ class LateClose:
 
     def _work(self) -> None:
         while True:
-            os.close(self._fds.get())
+            with contextlib.suppress(OSError):  # of the disk or a quota; the descriptor is gone
+                os.close(self._fds.get())

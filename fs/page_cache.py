@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from functools import partial
+from typing import NoReturn
 
 import pyfuse3
 
@@ -52,6 +54,14 @@ class PageCache:
             if job is None:
                 return
             inode, offset, data, stored = job
-            with contextlib.suppress(OSError):  # then the kernel asks for the pages, as ever
-                pyfuse3.notify_store(inode, offset, data)
+            try:
+                with contextlib.suppress(OSError):  # then the kernel asks for the pages, as ever
+                    pyfuse3.notify_store(inode, offset, data)
+            except BaseException as error:  # noqa: BLE001 - the actor dies of it, in its loop
+                self._loop.call_from_thread(partial(_raise, error))
+                return
             self._loop.call_from_thread(stored.set)
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -249,7 +249,10 @@ class JournalFile(File):
         self.capture.journal_active = False
         if commit is not None:
             await self.gatekeeper.hand_over(self.capture, commit)
-        elif self.capture.overwritten and not self.capture.settle_timer:
+            return
+        # in WAL mode; or it is no database in the clear any more, or not yet
+        left = self.capture.changed and not self.capture.foreign
+        if left and self.gatekeeper.capturing and not self.capture.settle_timer:
             self.gatekeeper.settle_later(self.capture)
 
 

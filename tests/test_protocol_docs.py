@@ -12,6 +12,7 @@ from litemq.actors import (
     barriers,
     catching_up,
     crew,
+    drain,
     election_watcher,
     file_capture,
     fuse_capture,
@@ -24,6 +25,7 @@ from litemq.actors import (
     relaying,
     replica_applier,
     role_change,
+    set_back,
     stream_publisher,
     supervisor,
     upkeep,
@@ -51,8 +53,8 @@ SOURCES = {
     "fuse_capture": [fuse_capture, handed_over, write_proofs],
     "log_writer": [log_writer, barriers, group_commit, file_capture, journal_capture],
     "stream_publisher": [stream_publisher, relay_publisher],
-    "replica_applier": [replica_applier, catching_up, presence, relaying, upkeep],
-    "supervisor": [supervisor, crew, role_change],
+    "replica_applier": [replica_applier, catching_up, presence, relaying, set_back, upkeep],
+    "supervisor": [supervisor, crew, drain, role_change],
     "election_watcher": [election_watcher],
 }
 GROUPS = {"actor", "log owner", "command", "every replica", "whoever asked"}

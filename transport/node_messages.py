@@ -20,6 +20,8 @@ class DatabaseStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str = "ok"
     #: why it is failing, if it is
     reason: str = ""
+    #: when its file was last compared with the log from end to end; 0 for never
+    verified_ms: U64 = 0
 
 
 class ReplicaDatabase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

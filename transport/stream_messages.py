@@ -5,13 +5,17 @@ Records and pages travel beside these messages, as raw frames.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from litemq.transport.wire_values import (
+    MAX_CHECKSUMS,
     U64,
     AnswerAddress,
     Count,
     Head,
+    Hex64,
     Lineage,
     Message,
     Name,
@@ -85,6 +89,39 @@ class RequestRepair(Message, frozen=True):
     credit: Count
 
 
+class AskChecksums(Message, frozen=True):
+    """What is the database's checksum after each of these transactions?
+
+    To find where two histories part, before a repair.
+    """
+
+    node: Name
+    answers: AnswerAddress
+    transfer: U64
+    database: Name
+    txids: Annotated[list[U64], msgspec.Meta(max_length=MAX_CHECKSUMS)]
+
+
+class Checksums(Message, frozen=True):
+    """Those that are known, of TXIDs that were asked for; known are `first` to `head`."""
+
+    transfer: U64
+    database: Name
+    first: U64
+    head: U64
+    found: Annotated[list[tuple[U64, Hex64]], msgspec.Meta(max_length=MAX_CHECKSUMS)]
+
+
+class EpochSeen(Message, frozen=True):
+    """A replica has seen this epoch of a history that goes on from the primary's: it was set back.
+
+    The primary's next epoch has to be a higher one.
+    """
+
+    node: Name
+    epoch: U64
+
+
 class GrantCredit(Message, frozen=True):
     """I have taken in that many bytes of the transfer."""
 
@@ -115,12 +152,14 @@ class RecordsChunk(Message, frozen=True):
 class RepairNeeded(Message, frozen=True):
     """The log no longer reaches back to that position, or the histories differ.
 
-    Ask for a repair.
+    Ask for a repair. `parted`: checksums show that the replica's history is another one, so what it
+    holds is to be kept aside first; `reason` is for people to read, and decides nothing.
     """
 
     transfer: U64
     database: Name
     reason: str
+    parted: bool
 
 
 class RepairPages(Message, frozen=True):

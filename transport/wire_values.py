@@ -15,6 +15,8 @@ U64 = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 #: digits.
 Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Count = Annotated[int, Meta(ge=0, le=1 << 32)]
+#: TXIDs of one question for checksums.
+MAX_CHECKSUMS = 64
 #: A tree of relays has so many levels at most.
 MAX_LEVELS = 16
 #: Names of the nodes from the primary down to the parent of whoever sends it.

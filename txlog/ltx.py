@@ -271,8 +271,7 @@ def _content_problem(
     if not header.commit and post_checksum != EMPTY:
         return "a dropped database has a post-apply checksum"
     if header.min_txid == 1:
-        lock = lock_page(header.page_size)
-        if len(pages) != header.commit - (lock <= header.commit):
+        if not _are_all(header, pages):
             return "the first transaction does not hold every page"
         total = EMPTY
         for pgno, data in pages:
@@ -280,6 +279,19 @@ def _content_problem(
         if total | CHECKSUM_FLAG != post_checksum:
             return "the post-apply checksum is not that of the pages"
     return None
+
+
+def check_complete(transaction: Transaction) -> None:
+    """A log starts with every page of its database, or not at all. Raises FormatError."""
+    header = transaction.header
+    if not _are_all(header, transaction.pages):
+        raise FormatError(f"TXID {header.min_txid} begins a database and lacks some of its pages")
+
+
+def _are_all(header: Header, pages: Sequence[tuple[int, bytes]]) -> bool:
+    """Whether these are all pages but the lock page; they are within the database, each once."""
+    lock = lock_page(header.page_size)
+    return len(pages) == header.commit - (lock <= header.commit)
 
 
 def _walk(view: memoryview, offset: int) -> tuple[Header, list[tuple[int, int, int]], int]:

@@ -53,23 +53,25 @@ def change(entries: bytearray, pages: Iterable[tuple[int, bytes]], page_size: in
             entries[at : at + ENTRY_SIZE] = page_checksum(pgno, data).to_bytes(8, "big")
 
 
-def complete(entries: bytearray, page_size: int, *, lost: bool) -> None:
-    """Where all pages are needed, those without a checksum are zeros. Raises ValueError."""
+def complete(entries: bytearray, page_size: int, *, every: bool) -> None:
+    """Where all pages are needed, those without a checksum are zeros; unless `every` was to be
+    given. Raises ValueError.
+    """
     lock = lock_page(page_size)
     zeros = bytes(page_size)
     for pgno, known in enumerate(memoryview(entries).cast("Q"), 1):
         if not known and pgno != lock:
-            check_missing(pgno, len(entries) // ENTRY_SIZE, lost=lost)
+            check_missing(pgno, len(entries) // ENTRY_SIZE, every=every)
             at = (pgno - 1) * ENTRY_SIZE
             entries[at : at + ENTRY_SIZE] = page_checksum(pgno, zeros).to_bytes(8, "big")
 
 
-def check_missing(pgno: int, commit: int, *, lost: bool) -> None:
+def check_missing(pgno: int, commit: int, *, every: bool) -> None:
     """A page that SQLite has allocated and never written may be missing; not the first one.
 
-    `lost`: nothing is known of any page. Raises ValueError.
+    `every`: none may. Raises ValueError.
     """
-    if lost or pgno == 1:
+    if every or pgno == 1:
         raise ValueError(f"page {pgno} is missing where all {commit} pages are needed")
 
 

@@ -85,6 +85,23 @@ class SegmentReader:
             raise CorruptRecordError(path, path.stat().st_size, f"no whole TXID {from_txid}")
         return records
 
+    def checksum(self, txid: Txid) -> int | None:
+        """Of the database after that transaction, if a record here tells. Raises StorageError,
+        CorruptRecordError.
+        """
+        record = self._first(txid)
+        if record is not None:
+            return ltx.post_checksum_of(record)
+        record = self._first(txid + 1)
+        return None if record is None else ltx.peek(record).pre_checksum
+
+    def _first(self, txid: Txid) -> bytes | None:
+        try:
+            records = self.read(txid, 1, 1)
+        except TooOldError:
+            return None
+        return records[0] if records else None
+
     def _list(self) -> list[tuple[Txid, Path]]:
         try:
             return list_segments(self.directory)

@@ -47,6 +47,8 @@ class State:
     captured_txid: int = 0
     # primaries: the file may have commits that neither the log nor a journal tells of
     unlogged: bool = False
+    # when the file was last compared with the log from end to end, 0 for never (ms since 1970)
+    verified_ms: int = 0
     last: Position = ZERO  # where the log was closed; counts only if `clean`
 
     def document(self) -> bytes:
@@ -69,6 +71,7 @@ class State:
             "captured": self.captured,
             "captured_txid": self.captured_txid,
             "unlogged": self.unlogged,
+            "verified_ms": self.verified_ms,
         }
         return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -106,6 +109,7 @@ def load(directory: Path) -> State | None:
             captured=[_number(each) for each in document.get("captured", [])],
             captured_txid=_number(document.get("captured_txid", 0)),
             unlogged=document.get("unlogged") is True,
+            verified_ms=_number(document.get("verified_ms", 0)),
         )
     except (FormatError, ValueError, TypeError, KeyError) as error:
         raise FormatError(f"{path} is damaged: {error!r}") from error

@@ -186,6 +186,7 @@ class DatabaseLog:
         page_size: int,
         timestamp_ms: int,
         wal: tuple[int, int, int, int] | None = None,
+        complete: bool = True,
     ) -> bytes | None:
         """Make the next record from a commit's pages; None when they change nothing.
 
@@ -194,9 +195,10 @@ class DatabaseLog:
 
         Left out of a record are pages that are as they were, the lock page and pages beyond
         `commit`. `wal` is (salt 1, salt 2, offset, size) of the frames in the WAL. The first
-        transaction and one that changes the page size hold every page: missing ones (SQLite never
-        wrote them) are zeros. With the page checksums lost, all pages must be given (ValueError).
-        An older epoch is a GapError.
+        transaction and one that changes the page size hold every page: missing ones are zeros if
+        the caller knows that SQLite never wrote them (`complete`). Else, and with the page
+        checksums lost, all must be given (ValueError), also behind the end of a database. An older
+        epoch is a GapError.
         """
         if not commit:
             return self.drop(epoch, timestamp_ms)
@@ -210,16 +212,20 @@ class DatabaseLog:
             page_size, commit, txid, txid, timestamp_ms, self.head.checksum,
             offset, size, salt1, salt2, self.node_id,
         )  # fmt: skip
-        whole = restarts or txid == 1 or self._lost
+        starts = txid == 1 or not (self.n_pages or complete)
+        whole = restarts or starts or self._lost
+        every = self._lost or not complete
         most = LARGEST_RECORD_BYTES // page_size
         coming = iter(pages)
         pages = list(islice(coming, most + 1))
         if len(pages) > most or (whole and commit > most):
-            return self._prepare_new_start(epoch, header, chain(pages, coming), whole=whole)
+            return self._prepare_new_start(
+                epoch, header, chain(pages, coming), whole=whole, every=every
+            )
         if len(pages) > 1:
             pages = sorted(dict(pages).items())
         if whole:
-            pages = self._every_page(pages, commit, page_size)
+            pages = self._every_page(pages, commit, page_size, every=every)
         lock = lock_page(page_size)
         total = EMPTY if restarts else staged.total
         lookup = staged.get
@@ -245,14 +251,20 @@ class DatabaseLog:
         return record
 
     def _prepare_new_start(
-        self, epoch: Epoch, header: Header, pages: Iterable[tuple[int, bytes]], *, whole: bool
+        self,
+        epoch: Epoch,
+        header: Header,
+        pages: Iterable[tuple[int, bytes]],
+        *,
+        whole: bool,
+        every: bool,
     ) -> bytes | None:
         """As `prepare`, but all that is kept of the pages is their checksums."""
         commit, page_size = header.commit, header.page_size
         entries = bytearray(commit * ENTRY_SIZE) if whole else self._staged.entries(commit)
         new_start.change(entries, pages, page_size)
         if whole:
-            new_start.complete(entries, page_size, lost=self._lost)
+            new_start.complete(entries, page_size, every=every)
         total = new_start.total(entries)
         if not whole and commit == self.n_pages and total == self.head.checksum:
             return None
@@ -458,13 +470,13 @@ class DatabaseLog:
         self.checksums.close()
 
     def _every_page(
-        self, pages: Iterable[tuple[int, bytes]], commit: int, page_size: int
+        self, pages: Iterable[tuple[int, bytes]], commit: int, page_size: int, *, every: bool
     ) -> list[tuple[int, bytes]]:
         given = dict(pages)
         lock = lock_page(page_size)
         missing = [n for n in range(1, commit + 1) if n not in given and n != lock]
         if missing:
-            new_start.check_missing(missing[0], commit, lost=self._lost)
+            new_start.check_missing(missing[0], commit, every=every)
         given.update(dict.fromkeys(missing, bytes(page_size)))
         return sorted(given.items())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,26 @@ def test_unlink_when_there_is_no_such_file_then_it_says_so(tmp_path: Path) -> No
     """As os.unlink does."""
     with pytest.raises(FileNotFoundError):
         LateClose().unlink(str(tmp_path / "none"))
+
+
+def test_close_when_the_disk_refuses_it_then_the_next_are_closed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Descriptors do not pile up behind one bad file."""
+    close, bad, failed = os.close, tmp_path / "bad", threading.Event()
+
+    def refuses_one(fd: int) -> None:
+        is_bad = os.readlink(f"/proc/self/fd/{fd}").startswith(str(bad))
+        close(fd)
+        if is_bad:
+            failed.set()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    files, good = LateClose(), tmp_path / "good"
+    bad.touch()
+    good.touch()
+    monkeypatch.setattr(os, "close", refuses_one)
+    for path in (bad, good):
+        files.unlink(str(path))
+    assert failed.wait(20)
+    eventually(lambda: not held(good))
