@@ -110,6 +110,7 @@ def test_write_when_commits_are_refused_then_the_kernel_may_not_cache_it(
 @pytest.mark.parametrize(
     ("opener", "flags", "refused"),
     [(0, os.O_RDWR, True), (0, os.O_RDONLY, False), (os.getpid(), os.O_RDWR, False)],
+    ids=["unknown writer", "unknown reader", "known writer"],
 )
 def test_write_when_its_process_cannot_be_looked_at_then_unknown_writers_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opener: int, flags: int, refused: bool
