@@ -298,6 +298,7 @@ class CatchingUp:
                 )
                 followed.needs_repair = followed.following.phase is Phase.REPAIRING
                 followed.drop_repair()
+                followed.forget_common()
                 followed.following.done()
 
     def _chunk(self, followed: Followed, message: m.RecordsChunk, data: bytes) -> None:

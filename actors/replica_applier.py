@@ -376,6 +376,7 @@ class ReplicaApplier:
             self._layout.write_epoch(epoch)
             self._epoch = self._catching_up.term = epoch
             for followed in self._followed.values():
+                followed.forget_common()
                 if followed.following.phase is not Phase.LIVE:
                     followed.abandon()
             self._relaying.begin_epoch(epoch)
