@@ -42,6 +42,8 @@ class Ticks:
     _last_s: float | None = None
 
     def passed(self, now_s: float) -> float:
-        """What of the time since the last look it has seen: two periods at most."""
+        """What of the time since the last look it has seen: one period, if it comes late."""
         last_s, self._last_s = self._last_s, now_s
-        return 0.0 if last_s is None else min(now_s - last_s, 2 * self.period_s)
+        if last_s is None:
+            return 0.0
+        return now_s - last_s if now_s - last_s <= 2 * self.period_s else self.period_s

@@ -16,7 +16,7 @@ def test_silence_when_the_watcher_was_not_there_then_it_does_not_count() -> None
         silence.goes_on(ticks.passed(now), None)
         now += 0.25
     now += 3600.0
-    assert silence.goes_on(ticks.passed(now), None) <= 0.75 + 0.5
+    assert silence.goes_on(ticks.passed(now), None) <= 0.75 + 0.25
 
 
 def test_silence_when_the_watcher_listens_then_every_second_counts() -> None:
