@@ -115,6 +115,9 @@ class FileCheck:
             return
         reading = self._waiting[0]
         pause_s = None
+        if reading.tracked.gone:  # its log is closed, and compared when it is opened again
+            self._end(reading)
+            return
         with contextlib.suppress(OSError):  # it is gone: whoever removed it has told the mount
             fd = os.open(self._layout.files / reading.tracked.name, os.O_RDONLY | os.O_CLOEXEC)
             look = self._look_again if reading.looks else self._read
@@ -123,9 +126,14 @@ class FileCheck:
             finally:
                 os.close(fd)
         if pause_s is None:
-            self._waiting.remove(reading)
-            reading.done()
-        self._go_on_after(PAUSE_S if pause_s is None else pause_s)
+            self._end(reading)
+        else:
+            self._go_on_after(pause_s)
+
+    def _end(self, reading: _Reading) -> None:
+        self._waiting.remove(reading)
+        reading.done()
+        self._go_on_after(PAUSE_S)
 
     def _read(self, reading: _Reading, fd: int) -> float | None:
         """Read the next part; the pause until the next step, None at the end."""

@@ -162,7 +162,9 @@ class Nursery:
     def reports(self, timeout_s: float = 0.0) -> list[Report]:
         """What happened to children. Raises LiteMQError when the nursery itself is gone."""
         found: list[Report] = []
-        while select.select([self._socket], [], [], 0.0 if found else timeout_s)[0]:
+        waiting = select.poll()  # not select(): it knows no descriptor above 1,023
+        waiting.register(self._socket, select.POLLIN)
+        while waiting.poll(0 if found else timeout_s * 1000):
             data = self._socket.recv(MAX_DATAGRAM)
             if not data:
                 raise LiteMQError(
@@ -203,8 +205,11 @@ def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
     gc.collect()
     gc.freeze()  # or every child's first collection would copy every shared page
     family = _Family([requests.fileno(), wake_read, wake_write])
+    waiting = select.poll()
+    for fd in (requests.fileno(), wake_read):
+        waiting.register(fd, select.POLLIN)
     while True:
-        ready = select.select([requests.fileno(), wake_read], [], [])[0]
+        ready = [fd for fd, _ in waiting.poll()]
         if requests.fileno() in ready:
             data = requests.recv(MAX_DATAGRAM)
             if not data:

@@ -53,7 +53,9 @@ class World:
         self.file = root / "x.db"
         to_fuse: Any = Told()
         to_publisher: Any = self.publisher
-        self.group = GroupCommit(Reactor(), to_fuse, to_publisher, epoch=1, inline_bytes=1000)
+        self.group = GroupCommit(
+            Reactor(), to_fuse, to_publisher, epoch=1, inline_bytes=1000, failed=_nothing
+        )
         self.group.agreed = True
         self.barriers = Barriers(
             self.group, Reactor(), {"a.db": self.tracked},

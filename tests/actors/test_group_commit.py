@@ -38,7 +38,7 @@ def tracked(tmp_path: Path) -> Iterator[Tracked]:
 @pytest.fixture
 def group() -> GroupCommit:
     nobody: Any = Nobody()
-    return GroupCommit(Reactor(), nobody, nobody, epoch=1, inline_bytes=1000)
+    return GroupCommit(Reactor(), nobody, nobody, epoch=1, inline_bytes=1000, failed=print)
 
 
 @pytest.fixture
