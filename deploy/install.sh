@@ -51,6 +51,11 @@ missing_packages() {
     pkg-config --exists fuse3 2>/dev/null || echo libfuse3-dev
     # Tests put nodes into network namespaces of their own.
     command -v ip >/dev/null || echo iproute2
+    # Tests cut the power of small disks, of both file systems, and watch what reaches them.
+    command -v losetup >/dev/null || echo mount
+    [ -e /usr/sbin/mkfs.ext4 ] || [ -e /sbin/mkfs.ext4 ] || echo e2fsprogs
+    [ -e /usr/sbin/mkfs.xfs ] || [ -e /sbin/mkfs.xfs ] || echo xfsprogs
+    command -v strace >/dev/null || echo strace
     [ -e /dev/fuse ] || [ -e /usr/sbin/modprobe ] || [ -e /sbin/modprobe ] || echo kmod
 }
 
