@@ -35,6 +35,9 @@ MAX_SOCKETS = 2048
 LOCAL_RECONNECT_MS = (1, 3)
 RECONNECT_MS = (20, 500)
 GARBAGE_REPORT_S = 1.0
+#: over a network each end asks the other so often whether it is there, and connects anew if nothing
+#: at all has come for that long: a router that forgets a connection tells nobody
+ASK_MS, SILENT_MS = 1_000, 5_000
 
 _context: zmq.Context[zmq.Socket[bytes]] | None = None
 
@@ -66,9 +69,16 @@ def _socket(kind: int, *, hwm: int) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.RCVHWM, hwm)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
     _reconnect(socket, RECONNECT_MS)
-    if kind in (zmq.PUB, zmq.SUB):
-        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     return socket
+
+
+def _notice_silence(socket: zmq.Socket[bytes], address: str) -> None:
+    """On connections over a network; before they are made."""
+    if address.startswith("tcp:"):
+        socket.setsockopt(zmq.HEARTBEAT_IVL, ASK_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENT_MS)
+        # what the other end's kernel has not acknowledged for so long is lost with its connection
+        socket.setsockopt(zmq.TCP_MAXRT, SILENT_MS)
 
 
 def _reconnect(socket: zmq.Socket[bytes], pauses_ms: tuple[int, int]) -> None:
@@ -77,6 +87,7 @@ def _reconnect(socket: zmq.Socket[bytes], pauses_ms: tuple[int, int]) -> None:
 
 
 def _bind(socket: zmq.Socket[bytes], address: str) -> None:
+    _notice_silence(socket, address)
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
@@ -92,6 +103,7 @@ class Sender:
         self._socket = _socket(zmq.PUSH, hwm=hwm)
         if address.startswith("ipc:"):
             _reconnect(self._socket, LOCAL_RECONNECT_MS)
+        _notice_silence(self._socket, address)
         try:
             self._socket.connect(address)
         except zmq.ZMQError as error:
@@ -190,6 +202,7 @@ class Receiver:
         """A SUB socket that takes everything a publisher sends."""
         socket = _socket(zmq.SUB, hwm=hwm)
         socket.setsockopt(zmq.SUBSCRIBE, b"")
+        _notice_silence(socket, address)
         socket.connect(address)
         return cls(socket, topics=True, on_garbage=on_garbage)
 

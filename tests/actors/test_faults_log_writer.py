@@ -101,6 +101,10 @@ class Script:
             signal.signal(signal.SIGTERM, before)
             writer._wals._watch.close()
             end_helper(writer._helper)
+            for tracked in writer._tracked.values():
+                tracked.close()
+                if tracked.wal is not None:
+                    tracked.wal.close()
         if failures:
             raise failures[0]
 

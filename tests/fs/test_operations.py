@@ -166,8 +166,8 @@ def test_database_when_nobody_has_compared_it_then_programs_do_not_get_it(tmp_pa
 
 
 HANDLERS = (
-    "lookup", "getattr", "setattr", "open", "create", "release", "read", "write", "fsync", "unlink",
-    "rename", "readdir", "statfs",
+    "lookup", "getattr", "setattr", "open", "create", "release", "read", "write", "fsync",
+    "fsyncdir", "unlink", "rename", "readdir", "statfs",
 )  # fmt: skip
 
 

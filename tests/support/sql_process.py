@@ -85,9 +85,11 @@ class SqlProcess:
 
     def _line(self, timeout_s: float) -> bytes:
         deadline_s = time.monotonic() + timeout_s
+        answers = select.poll()
+        answers.register(self._answers, select.POLLIN)
         while b"\n" not in self._buffer:
             left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or not select.select([self._answers], [], [], left_s)[0]:
+            if left_s <= 0 or not answers.poll(left_s * 1000):
                 raise AssertionError(f"no answer within {timeout_s:g} s from process {self.pid}")
             data = os.read(self._answers.fileno(), 1 << 20)
             if not data:

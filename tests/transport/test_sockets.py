@@ -1,4 +1,4 @@
-"""How many sockets a process may have, and what happens when there are no more."""
+"""How many sockets a process may have, and connections that go silent."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forgetful_router import ForgetfulRouter
+from ports import free_port
+from waiting import eventually
 
 from litemq.errors import LiteMQError
 from litemq.transport import messages as m
 from litemq.transport import sockets
-from litemq.transport.sockets import Receiver, Sender, close_all
+from litemq.transport.sockets import Publisher, Receiver, Sender, close_all
 
 USUAL = 1024
 
@@ -55,3 +58,39 @@ def test_sender_when_no_socket_is_left_then_it_is_a_litemq_error(tmp_path: Path)
     for each in (*senders, receiver):
         each.close()
     close_all()
+
+
+@pytest.mark.parametrize("kind", ["sender", "publisher"])
+def test_connection_when_a_router_forgets_it_then_another_is_made(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Neither end is told; what is sent behind it arrives."""
+    monkeypatch.setattr(sockets, "ASK_MS", 50)
+    monkeypatch.setattr(sockets, "SILENT_MS", 300)
+    port = free_port()
+    address, router = f"tcp://127.0.0.1:{port}", ForgetfulRouter(port)
+    through = f"tcp://127.0.0.1:{router.port}"
+    if kind == "sender":
+        receiver = Receiver.bind(address)
+        sender = Sender(through)
+        send, ends = sender.send, (sender, receiver)
+    else:
+        publisher = Publisher(address, hwm=100)
+        receiver = Receiver.subscribe(through, hwm=100)
+        ends = (publisher, receiver)
+
+        def send(message: m.Message) -> bool:
+            publisher.publish(None, message)
+            return True
+
+    def arrives() -> bool:
+        send(m.PublisherStarted())
+        return receiver.wait(50) and bool(list(receiver.drain()))
+
+    eventually(arrives, what="something arrives")
+    router.forget()
+    eventually(lambda: router.made > 1, what="the connection is made anew")
+    eventually(arrives, what="something arrives again")
+    for each in ends:
+        each.close()
+    router.close()
