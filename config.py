@@ -110,6 +110,12 @@ def request_address(listen: str) -> str:
     return neighbour(listen, 1)
 
 
+def reachable(address: str, peer: str) -> str:
+    """An address that a node told of itself, for somebody to whom it is the host `peer`."""
+    host, port = split_address(address)
+    return f"tcp://{peer}:{port}" if host == WILDCARD and peer else address
+
+
 class StreamConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab", kw_only=True):
     listen: Annotated[
         str,

@@ -33,28 +33,42 @@ def check_paths(config: Config) -> None:
         refuse(config.path, "node", "data-dir", f"{config.node.data_dir} is not writable")
 
 
-def check_ports(config: Config) -> None:
-    """Every port must be free at this moment; nothing stays bound."""
+def check_ports(config: Config) -> str:
+    """Every port must be free, and stays so. Why to wait, if the address is not there yet."""
+    _check_own_address(config)
     host, first = split_address(config.stream.listen)
-    if config.election.primary is not None:
-        primary_host, primary_port = split_address(config.election.primary)
-        if host == WILDCARD and first == primary_port and _is_local(primary_host):
-            reason = (
-                f"write {config.election.primary}: only the same text makes this node the primary"
-            )
-            refuse(config.path, "stream", "listen", reason)
     for port in range(first, first + PORTS_PER_NODE):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ binds
             try:
                 probe.bind((host, port))
             except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    return f"{host} is not an address of this machine"
                 reason = {
                     errno.EADDRINUSE: f"port {port} on {host} is in use",
-                    errno.EADDRNOTAVAIL: f"{host} is not an address of this machine",
                     errno.EACCES: f"port {port} needs root",
                 }.get(error.errno or 0, f"port {port} on {host}: {error.strerror}")
                 refuse(config.path, "stream", "listen", reason)
+    return ""
+
+
+def _check_own_address(config: Config) -> None:
+    """A node that is meant to be the primary must not become a replica of itself."""
+    if config.election.primary is None or config.is_primary:
+        return
+    host, port = split_address(config.stream.listen)
+    primary_host, primary_port = split_address(config.election.primary)
+    address = _local_address(primary_host) if port == primary_port else None
+    if address is None or host not in (WILDCARD, address):
+        return
+    own = f"tcp://{address}:{port}"
+    if host == WILDCARD:
+        where = "" if own == config.election.primary else " here and as [election] primary"
+        reason = f"write {own}{where}: only the same text makes this node the primary"
+        refuse(config.path, "stream", "listen", reason)
+    reason = f"is this node under another name; write {own}, the text of [stream] listen"
+    refuse(config.path, "election", "primary", reason)
 
 
 def prepare_directories(config: Config) -> None:
@@ -72,10 +86,12 @@ def prepare_directories(config: Config) -> None:
             refuse(config.path, "node", "data-dir", f"{directory}: {error.strerror}")
 
 
-def _is_local(host: str) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError:
-            return False
-    return True
+def _local_address(host: str) -> str | None:
+    """The address of that name, if it is one of this machine."""
+    try:
+        address = socket.gethostbyname(host)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except (OSError, UnicodeError):  # it may be known later
+        return None
+    return address

@@ -11,12 +11,14 @@ import os
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from litemq import log
 from litemq.actors.layout import Layout, application_file
 from litemq.actors.reactor import Reactor
 from litemq.actors.replicas import Replica, Replicas
 from litemq.actors.transfers import RecordTransfer, RepairTransfer, Source, Transfer
-from litemq.config import Config
+from litemq.config import Config, reachable
 from litemq.errors import LiteMQError
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
@@ -29,6 +31,8 @@ ABANDONED_S = 30.0
 MAX_TRANSFERS = 4096
 BUSY_RETRY_S = 0.01
 DRAIN_LOOK_S = 0.05
+#: messages that say where they are to be answered
+WITH_ANSWERS = (m.ReplicaAlive, m.RequestRecords, m.RequestRepair, m.AskChecksums)
 
 
 class StreamPublisher:
@@ -46,7 +50,10 @@ class StreamPublisher:
         self._reactor = Reactor()
         self._records = Receiver.bind(self._endpoints.records, on_garbage=log.strange_message)
         self._requests = Receiver.bind(
-            config.stream.request_address, hwm=10_000, on_garbage=self._garbage
+            config.stream.request_address,
+            hwm=10_000,
+            on_garbage=self._garbage,
+            note_peers=True,
         )
         self._stream = Publisher(config.stream.pub_address, hwm=config.stream.hwm)
         self._to_log = Sender(self._endpoints.capture)
@@ -177,6 +184,10 @@ class StreamPublisher:
     # --- from replicas
 
     def _from_replica(self, message: m.Message, payload: list[bytes]) -> None:
+        if isinstance(message, WITH_ANSWERS):
+            # who listens on all addresses is answered at the one that we know it by
+            answers = reachable(message.answers, self._requests.peer)
+            message = msgspec.structs.replace(message, answers=answers)
         match message:
             case m.ReplicaAlive():
                 if self._replicas.heard(message):

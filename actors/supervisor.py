@@ -42,6 +42,8 @@ WATCH_S = 0.25
 CALM_WATCH_S = 1.0
 #: the election watcher of a node that was killed keeps the lock for a second at most
 LOCK_TRIES = 60
+#: an address that is not there yet has so long to come, and is looked for so often (seconds)
+ADDRESS_PATIENCE_S, ADDRESS_LOOK_S = 60.0, 0.5
 LOCK_PAUSE_S = 0.02
 #: handing over takes at most this long when the node stops
 LEAVE_S = 8.0
@@ -104,6 +106,7 @@ class Supervisor:
             log.configure(
                 config.log, config.node.data_dir, config.node.name, "supervisor", stderr=True
             )
+            self._wait_for_address()
             if hook is not None:
                 self._hook = RoleHook(config, hook, self._reactor)
             self._take_role()
@@ -119,6 +122,18 @@ class Supervisor:
         if self._failure is not None:
             raise self._failure
         return self._exit_code
+
+    def _wait_for_address(self) -> None:
+        """A network may come up after the node does. Raises ConfigError when it takes too long."""
+        end_s = time.monotonic() + ADDRESS_PATIENCE_S
+        told = False
+        while reason := config_machine.check_ports(self._config):
+            if time.monotonic() >= end_s:
+                raise ConfigError(f"{self._config.path}: [stream] listen: {reason}")
+            if not told:
+                told = True
+                self._log.warning("waiting for the address to listen at", reason=reason)
+            time.sleep(ADDRESS_LOOK_S)
 
     def _take_role(self) -> None:
         """The role to begin with."""

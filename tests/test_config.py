@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ports import free_port
 
 from litemq import config as configuration
-from litemq.config import Config, load, reference
+from litemq.config import Config, load, reachable, reference
 from litemq.config_machine import check_paths, check_ports, prepare_directories
 from litemq.config_rules import Duration, Size, parse_duration_s, parse_size_bytes, toml_text
 from litemq.errors import ConfigError
@@ -297,20 +297,57 @@ def test_check_ports_when_one_of_the_three_is_taken_then_it_is_named(tmp_path: P
     check_ports(config)
 
 
-def test_check_ports_when_the_address_is_foreign_then_it_is_named(tmp_path: Path) -> None:
+def test_check_ports_when_the_address_is_foreign_then_it_may_come(tmp_path: Path) -> None:
     """192.0.2.0/24 is for documentation (RFC 5737): no machine has it."""
     config = load(write(tmp_path, PRIMARY, ("127.0.0.1", "192.0.2.1")))
-    with pytest.raises(ConfigError, match=r"192.0.2.1 is not an address of this machine"):
-        check_ports(config)
+    assert check_ports(config) == "192.0.2.1 is not an address of this machine"
 
 
-def test_check_ports_when_a_wildcard_hides_the_primary_then_the_text_to_write_is_given(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("listen", "primary", "advice"),
+    [
+        ("*", "127.0.0.1", r"listen: write tcp://127\.0\.0\.1:7100: only"),
+        ("*", "db1", r"listen: write tcp://127\.0\.0\.1:7100 here and as \[election\] primary"),
+        ("127.0.0.1", "db1", r"primary: is this node .* write tcp://127\.0\.0\.1:7100, the text"),
+    ],
+)
+def test_check_ports_when_the_primary_is_this_node_in_other_words_then_the_text_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listen: str, primary: str, advice: str
 ) -> None:
-    """A node that is meant to be the primary must not become a replica of itself."""
-    file = write(tmp_path, PRIMARY, ('listen = "tcp://127.0.0.1:', 'listen = "tcp://*:'))
-    with pytest.raises(ConfigError, match=r"write tcp://127\.0\.0\.1:7100"):
-        check_ports(load(file))
+    """A node that is meant to be the primary must not become a replica of itself.
+
+    What the advice says is then accepted.
+    """
+    known = {"db1": "127.0.0.1", "127.0.0.1": "127.0.0.1"}
+    monkeypatch.setattr(socket, "gethostbyname", known.__getitem__)
+    text = PRIMARY.replace('listen = "tcp://127.0.0.1:', f'listen = "tcp://{listen}:')
+    text = text.replace('primary = "tcp://127.0.0.1:', f'primary = "tcp://{primary}:')
+    with pytest.raises(ConfigError, match=advice):
+        check_ports(load(write(tmp_path, text)))
+    port = free_port()
+    followed = load(write(tmp_path, PRIMARY, (":7100", f":{port}")))
+    assert check_ports(followed) == ""
+    assert followed.is_primary
+
+
+def test_check_ports_when_the_primarys_name_is_not_known_yet_then_it_may_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica waits for it."""
+
+    def unknown(_host: str) -> str:
+        raise socket.gaierror("not yet")
+
+    monkeypatch.setattr(socket, "gethostbyname", unknown)
+    text = PRIMARY.replace('primary = "tcp://127.0.0.1:7100', 'primary = "tcp://later:7100')
+    assert check_ports(load(write(tmp_path, text.replace(":7100", f":{free_port()}")))) == ""
+
+
+def test_address_when_a_node_listens_on_all_then_it_is_the_one_that_others_know_it_by() -> None:
+    """One that was given stays."""
+    assert reachable("tcp://0.0.0.0:7102", "10.0.0.7") == "tcp://10.0.0.7:7102"
+    assert reachable("tcp://0.0.0.0:7102", "") == "tcp://0.0.0.0:7102"
+    assert reachable("tcp://10.0.0.1:7102", "10.0.0.7") == "tcp://10.0.0.1:7102"
 
 
 @pytest.mark.parametrize("key", ["data", "mnt"])

@@ -160,6 +160,9 @@ class Receiver:
         self._on_garbage = on_garbage
         self._garbage = 0
         self._reported_s = float("-inf")
+        #: the host that the last datagram came from; "" if that was not asked for, or is unknown
+        self.peer = ""
+        self._note_peers = False
         self.fd = int(socket.getsockopt(zmq.FD))
 
     @classmethod
@@ -169,12 +172,15 @@ class Receiver:
         *,
         hwm: int = LOCAL_HWM,
         on_garbage: Callable[[str, int], None] | None = None,
+        note_peers: bool = False,
     ) -> Receiver:
-        """A PULL socket that listens at `address`."""
+        """A PULL socket that listens at `address`. `note_peers`: see `peer`."""
         socket = _socket(zmq.PULL, hwm=hwm)
         _bind(socket, address)
         file = Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
-        return cls(socket, topics=False, on_garbage=on_garbage, file=file)
+        receiver = cls(socket, topics=False, on_garbage=on_garbage, file=file)
+        receiver._note_peers = note_peers
+        return receiver
 
     def stay_reachable(self) -> bool:
         """Listen anew if the socket's file was deleted (a cleaner of temporary folders); whether it
@@ -213,7 +219,7 @@ class Receiver:
         """
         for _ in range(limit):
             try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=True)
+                frames = self._receive()
             except zmq.Again:
                 return
             try:
@@ -222,6 +228,13 @@ class Receiver:
                 self._note_garbage(str(error))
                 continue
             yield message, list(payload)
+
+    def _receive(self) -> list[bytes]:
+        if not self._note_peers:
+            return self._socket.recv_multipart(zmq.DONTWAIT, copy=True)
+        frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+        self.peer = str(frames[0].get("Peer-Address") or "")
+        return [frame.bytes for frame in frames]
 
     @property
     def more(self) -> bool:

@@ -1,4 +1,4 @@
-"""A TCP relay that can forget its connections, as a router does: nobody is told, nothing arrives."""
+"""A TCP relay that can forget its connections, as routers do: nobody is told, nothing arrives."""
 
 from __future__ import annotations
 

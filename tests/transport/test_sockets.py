@@ -94,3 +94,15 @@ def test_connection_when_a_router_forgets_it_then_another_is_made(
     for each in ends:
         each.close()
     router.close()
+
+
+def test_receiver_when_it_notes_peers_then_it_knows_where_each_datagram_came_from() -> None:
+    """The host alone."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    receiver, sender = Receiver.bind(address, note_peers=True), Sender(address)
+    assert sender.send(m.PublisherStarted())
+    assert receiver.wait(20_000)
+    assert [type(message) for message, _ in receiver.drain()] == [m.PublisherStarted]
+    assert receiver.peer == "127.0.0.1"
+    for each in (sender, receiver):
+        each.close()
