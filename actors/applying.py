@@ -12,10 +12,11 @@ from collections.abc import Callable
 from litemq import log
 from litemq.actors.catching_up import CatchingUp
 from litemq.actors.failing import FILE_ERRORS, of_the_disk
-from litemq.actors.followed import Followed
+from litemq.actors.followed import BLOCKED, Followed
 from litemq.actors.following import Phase
 from litemq.actors.reactor import Reactor
 from litemq.errors import FormatError
+from litemq.fs.lock_holders import held_by
 from litemq.fs.sqlite_errors import BusyError
 from litemq.txlog.segment_reader import TooOldError
 
@@ -25,6 +26,8 @@ IMPATIENT_S = 0.5
 WAITED_RETRY_S = 0.25
 FAILED_RETRY_S = 0.5
 OPEN_RETRY_S = 0.1
+#: from then on `status` says who is in the way
+BLOCKED_S = 2.0
 
 
 class Applying:
@@ -108,7 +111,7 @@ class Applying:
         followed.state = "ok"
         followed.failing.worked()
         if followed.busy_since_s is not None:
-            followed.busy_since_s = None
+            followed.busy_since_s, followed.blocked_by = None, ""
             database.wait_for_readers(False)
         self._applied(followed)
         return more
@@ -126,6 +129,9 @@ class Applying:
         else:
             followed.database.wait_for_readers(True)
             self._retry(followed, WAITED_RETRY_S)
+        if now - followed.busy_since_s >= BLOCKED_S:
+            followed.state = BLOCKED
+            followed.blocked_by = held_by(str(followed.database.path)).removeprefix("; ")
 
     def _retry(self, followed: Followed, after_s: float) -> None:
         followed.retry_s = time.monotonic() + after_s

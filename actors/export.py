@@ -22,6 +22,7 @@ from litemq.actors.layout import Layout, application_file
 from litemq.config import Config
 from litemq.errors import LiteMQError, StorageError
 from litemq.fs.dbpage import PageReader
+from litemq.fs.lock_holders import held_by
 from litemq.fs.names import is_database_name
 from litemq.fs.sqlite_errors import BusyError
 from litemq.transport import messages as m
@@ -297,7 +298,7 @@ def _read(reader: PageReader, numbers: range) -> dict[int, bytes]:
     while True:
         try:
             return reader.read(numbers)
-        except BusyError:
+        except BusyError as error:
             if time.monotonic() > deadline_s:
-                raise
+                raise BusyError(f"{error}{held_by(reader.path)}") from error
             time.sleep(BUSY_RETRY_S)

@@ -13,6 +13,8 @@ from litemq.actors.repair import Repair
 from litemq.actors.replica_database import ReplicaDatabase
 from litemq.transport import messages as m
 
+#: what `status` calls a database that programs keep from being applied
+BLOCKED = "blocked"
 #: pauses between attempts at a repair that keeps failing (seconds)
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 15.0
@@ -32,6 +34,8 @@ class Followed:
         #: not to be applied before; and since when readers have kept it from being applied
         self.retry_s = 0.0
         self.busy_since_s: float | None = None
+        #: which programs do, if that takes long
+        self.blocked_by = ""
         #: the primary's epoch in which this log was last known to be a state that it had
         self.agreed_epoch = 0
         self.needs_repair = not database.log.trusted or database.unknown
@@ -85,11 +89,11 @@ class Followed:
 
     @property
     def _reason(self) -> str:
-        return self.failing.reason or self.failure
+        return self.failing.reason or self.failure or self.blocked_by
 
     @property
     def _shown_state(self) -> str:
-        if self._reason:
+        if self.failing.reason or self.failure:
             return FAILING
         return "checking" if self.database.lost else self.state
 

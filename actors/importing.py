@@ -20,6 +20,7 @@ from litemq.actors.client import NodeClient
 from litemq.actors.layout import application_file
 from litemq.config import Config
 from litemq.errors import LiteMQError, NotADatabaseError
+from litemq.fs.lock_holders import held_by
 from litemq.fs.names import is_database_name
 from litemq.fs.pages import read_header
 from litemq.transport import messages as m
@@ -48,7 +49,8 @@ def import_database(
             with contextlib.closing(_connect(f"file:{quote(str(target))}")) as to_db:
                 _replace(from_db, to_db, page_size, progress)
     except sqlite3.Error as error:
-        raise LiteMQError(f"can't import {source} as {name}: {error}") from error
+        held = held_by(str(target)) if "locked" in str(error) else ""
+        raise LiteMQError(f"can't import {source} as {name}: {error}{held}") from error
     head = client.head(name)
     if head is None or not head.pages:
         raise LiteMQError(f"{name} was written, but is not in the log; see `litemq tail`")

@@ -21,6 +21,7 @@ from litemq.config import Config
 from litemq.errors import FormatError, LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.btree import free_pages
 from litemq.fs.dbpage import PageReader
+from litemq.fs.lock_holders import held_by
 from litemq.fs.pages import bookkeeping, with_bookkeeping
 from litemq.fs.sqlite_errors import BusyError
 from litemq.transport import messages as m
@@ -285,7 +286,7 @@ def _read(reader: PageReader, numbers: Iterable[int]) -> dict[int, bytes]:
     while True:
         try:
             return reader.read(wanted)
-        except BusyError:
+        except BusyError as error:
             if time.monotonic() > deadline_s:
-                raise
+                raise BusyError(f"{error}{held_by(reader.path)}") from error
             time.sleep(BUSY_RETRY_S)

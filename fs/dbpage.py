@@ -58,7 +58,7 @@ class PageReader:
     """Committed pages of one database, over a read-only connection."""
 
     def __init__(self, path: str, *, busy_timeout_s: float = DEFAULT_BUSY_TIMEOUT_S) -> None:
-        self._path = path
+        self.path = path
         with translated(path):
             self._db = _connect(f"file:{quote(path)}?mode=ro", busy_timeout_s)
 
@@ -67,7 +67,7 @@ class PageReader:
 
         One short read transaction: a writer in a rollback mode waits for it. Raises BusyError.
         """
-        with translated(self._path):
+        with translated(self.path):
             return dict(self._db.execute(_SELECT, (json.dumps(list(pgnos)),)))
 
     def snapshot_header(self) -> DatabaseHeader:

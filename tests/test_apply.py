@@ -70,11 +70,25 @@ def test_reader_when_it_holds_a_rollback_mode_database_then_the_rest_goes_on(
             app.sql("INSERT INTO t VALUES(?)", number)
             free.sql("INSERT INTO t VALUES(?)", number)
         shared.agree(other)
-        for reader in readers:
+        for replica, reader in zip(shared.replicas, readers, strict=True):
+            blocked = eventually(
+                lambda replica=replica: state_of(replica, held),
+                until=("blocked", f"process {reader.pid}"),
+                what="status names the program that is in the way",
+            )
+            assert blocked
             assert reader.one("SELECT count(*) FROM t") == 1
             reader.sql("COMMIT")
             reader.close()
         shared.agree(held)
+
+
+def state_of(node: Node, database: str) -> tuple[str, str]:
+    """As `status` shows it, and why."""
+    status = node.status()
+    assert status is not None
+    ((state, reason),) = [(d.state, d.reason) for d in status.databases if d.name == database]
+    return state, reason.partition(" (")[0]
 
 
 #: short transactions, for ever; several such programs leave no moment between them
