@@ -135,8 +135,9 @@ class CachedJournalFile(JournalFile):
 
             await self._end_by(self._take_synced(), blank)
             return len(data)
-        if offset == 0 and is_active(data):
-            self.capture.journal_active = True
+        if offset == 0:
+            self.look_at_head(data)
+            self.capture.journal_active = self.capture.journal_active or is_active(data)
         return write_all(self.fd, data, offset)
 
     async def fsync(self) -> None:
@@ -182,6 +183,8 @@ class CachedWalFile(WalFile):
     __slots__ = ()
 
     async def write(self, offset: int, data: bytes) -> int:
+        if offset == 0:
+            self.look_at_head(data)
         # committed, perhaps, without a sync
         written = await _write_when_there_is_room(self, offset, data)
         capture = self.capture

@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from errno import EROFS
 
+from litemq.fs import misnamed
 from litemq.fs.capture import Gatekeeper
+from litemq.fs.pages import MAGIC
 
 #: ends the name of a backing file, and of its node
 Act = Callable[[], Awaitable[None]]
@@ -115,7 +117,14 @@ class File:
 
     async def write(self, offset: int, data: bytes) -> int:
         self.check_writable()
+        if offset == 0:
+            self.look_at_head(data)
         return write_all(self.fd, data, offset)
+
+    def look_at_head(self, data: bytes) -> None:
+        """The file begins like this: a database in it is missed where it is not replicated."""
+        if data.startswith(MAGIC) and not self.unlinked:
+            misnamed.tell(self.name)
 
     async def truncate(self, size: int) -> None:
         self.check_writable()
@@ -148,6 +157,15 @@ class File:
 
     def appeared(self) -> None:
         """Another file was renamed to this name."""
+        self.look_at_head(self.head())
+
+    def head(self) -> bytes:
+        """The file's first bytes, as far as they can be read."""
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(len(MAGIC))
+        except OSError:
+            return b""
 
     def _refuse_if_fenced(self) -> None:
         if self.gatekeeper.fenced:
@@ -197,6 +215,8 @@ class ShmFile(File):
         """Shared memory is no part of a transaction: it is always written."""
 
     async def write(self, offset: int, data: bytes) -> int:
+        if offset == 0:
+            self.look_at_head(data)
         return os.pwrite(self.fd, data, offset)
 
     def create(self, mode: int) -> None:
@@ -208,6 +228,7 @@ class ShmFile(File):
         self.gatekeeper.shm_removed(self.database)
 
     def appeared(self) -> None:
+        super().appeared()
         self.gatekeeper.shm_opened(self.database)
 
     async def fsync(self) -> None:

@@ -21,6 +21,7 @@ from litemq.fs.capture import Gatekeeper
 from litemq.fs.errnos import answer, errnos
 from litemq.fs.files import File, Leaving, Revoked, ShmFile
 from litemq.fs.kernel_cache import CACHED_WRITES_S
+from litemq.fs.listings import Listings
 from litemq.fs.names import Kind, classify
 from litemq.fs.processes import may_write, process_of
 from litemq.fs.sqlite_acts import SqliteActs
@@ -29,6 +30,8 @@ from litemq.fs.tree import ROOT_INODE, Tree
 from litemq.fs.virtual import VirtualFiles
 
 CACHE_S = 3600.0
+#: as on a disk
+MAX_FILE_NAME_BYTES = 255
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR
 
 
@@ -43,7 +46,8 @@ class Operations(pyfuse3.Operations):
         self.enable_writeback_cache = cached
         self._tree = tree
         self._gatekeeper = gatekeeper
-        self._virtual = VirtualFiles(gatekeeper, tree.new_inode)
+        self._virtual = VirtualFiles(gatekeeper, tree.by_name, tree.new_inode)
+        self._listings = Listings()
         self._handles: dict[int, tuple[File | Revoked, bool]] = {}
         self._virtual_handles: dict[int, bytes] = {}
         self._openers: dict[int, int] = {}
@@ -66,9 +70,9 @@ class Operations(pyfuse3.Operations):
         if file is not None:
             file.lookups += 1
             return self._attributes(file)
-        if VirtualFiles.is_virtual(text):
+        if self._virtual.may_become(text):
             inode = self._virtual.find(text)
-            if inode is None:
+            if inode is None or self._gatekeeper.admitted(ctx.pid):
                 raise FUSEError(errno.ENOENT)
             return self._virtual_attributes(inode)
         # A cached "there is none": rollback-mode readers look for a journal at every transaction.
@@ -171,8 +175,7 @@ class Operations(pyfuse3.Operations):
         self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         text = _text(name)
-        if VirtualFiles.is_virtual(text):
-            raise FUSEError(errno.EACCES)
+        self._check_is_free(text, ctx.pid)
         kind, database = classify(text)
         if self.enable_writeback_cache and kind is Kind.JOURNAL:
             await self._held()
@@ -240,6 +243,10 @@ class Operations(pyfuse3.Operations):
     # --- the directory
 
     @errnos
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        return self._listings.open()
+
+    @errnos
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         # SQLite does so behind the making of a journal, and with synchronous=EXTRA behind its end
         self._tree.sync()
@@ -294,8 +301,7 @@ class Operations(pyfuse3.Operations):
         target = self._tree.by_name.get(new)
         if target is not None and flags & pyfuse3.RENAME_NOREPLACE:
             raise FUSEError(errno.EEXIST)
-        if VirtualFiles.is_virtual(new):
-            raise FUSEError(errno.EACCES)
+        self._check_is_free(new, ctx.pid)
         self._check_may_write(file, ctx.pid)
         if target is not None:
             self._check_may_write(target, ctx.pid)
@@ -323,18 +329,17 @@ class Operations(pyfuse3.Operations):
     @errnos
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         files = self._tree.by_name
-        databases = [n for n, f in files.items() if isinstance(f, DatabaseFile)]
-        entries = [(file.inode, name) for name, file in files.items()]
-        entries += [(inode, name) for name, inode in self._virtual.listing(databases)]
-        for inode, name in sorted(entries):
-            if inode <= start_id:
-                continue
+        for place, name in self._listings.read(fh, start_id, lambda: files):
             file = files.get(name)
-            attr = self._virtual_attributes(inode) if file is None else self._attributes(file)
-            if not pyfuse3.readdir_reply(token, os.fsencode(name), attr, inode):
+            if file is None:  # it has gone meanwhile
+                continue
+            if not pyfuse3.readdir_reply(token, os.fsencode(name), self._attributes(file), place):
                 break
-            if file is not None:
-                file.lookups += 1
+            file.lookups += 1
+
+    @errnos
+    async def releasedir(self, fh: int) -> None:
+        self._listings.close(fh)
 
     @errnos
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
@@ -345,7 +350,7 @@ class Operations(pyfuse3.Operations):
             "f_favail",
         ):  # fmt: skip
             setattr(data, name, getattr(under, name))
-        data.f_namemax = 240
+        data.f_namemax = MAX_FILE_NAME_BYTES
         return data
 
     async def mkdir(self, *_: object) -> EntryAttributes:
@@ -449,8 +454,13 @@ class Operations(pyfuse3.Operations):
         text = _text(name)
         file = self._tree.by_name.get(text)
         if file is None:
-            raise FUSEError(errno.EACCES if VirtualFiles.is_virtual(text) else errno.ENOENT)
+            raise FUSEError(errno.EACCES if self._virtual.has(text) else errno.ENOENT)
         return file
+
+    def _check_is_free(self, name: str, pid: int) -> None:
+        """Whether a file may be called so. A replica has what its primary has."""
+        if self._virtual.has(name) and not self._gatekeeper.admitted(pid):
+            raise FUSEError(errno.EACCES)
 
     def _attributes(self, file: File) -> EntryAttributes:
         if file.unlinked and file.fd < 0:
@@ -477,10 +487,6 @@ class Operations(pyfuse3.Operations):
 
 
 def _text(name: bytes) -> str:
-    try:
-        text = name.decode()
-    except UnicodeDecodeError:
-        raise FUSEError(errno.EILSEQ) from None
-    if len(name) > 240:
+    if len(name) > MAX_FILE_NAME_BYTES:
         raise FUSEError(errno.ENAMETOOLONG)
-    return text
+    return name.decode("utf-8", "surrogateescape")

@@ -184,6 +184,8 @@ class JournalFile(File):
             await self._end_by(self._take(), blank)
             return len(data)
         self.check_writable()
+        if offset == 0:
+            self.look_at_head(data)
         self.capture.journal_active = True
         return os.pwrite(self.fd, data, offset)
 
@@ -208,6 +210,7 @@ class JournalFile(File):
 
     def appeared(self) -> None:
         """What was under way may be undone by whoever reads the database next: page by page."""
+        super().appeared()
         with open(self.path, "rb") as journal:
             active = is_active(journal.read(JOURNAL_HEAD_BYTES))
         self.capture.journal_active = active
@@ -286,6 +289,7 @@ class WalFile(File):
             self.check_writable()
         capture = self.capture
         if offset == 0:
+            self.look_at_head(data)
             if capture.wal_end:
                 await self._starts_over()
             else:
@@ -405,6 +409,7 @@ class WalFile(File):
         self.gatekeeper.remove(self.path)
 
     def appeared(self) -> None:
+        super().appeared()
         self.capture.wal_truncated(0)
         self.capture.wal_end = os.stat(self.path).st_size
         self.gatekeeper.wal_opened(self.capture.name)

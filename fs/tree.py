@@ -14,6 +14,7 @@ from litemq.fs.cached_files import CachedDatabaseFile, CachedJournalFile, Cached
 from litemq.fs.capture import DatabaseCapture, Gatekeeper
 from litemq.fs.files import File, NamelessFile, ShmFile
 from litemq.fs.names import Kind, classify
+from litemq.fs.pages import MAGIC
 from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
 
 ROOT_INODE = 1
@@ -54,13 +55,14 @@ class Tree:
         SQLite rebuilds it.
         """
         for entry in sorted(os.scandir(self.backing), key=lambda each: each.name):
-            if classify(entry.name)[0] is Kind.SHM:
+            if not entry.is_file(follow_symlinks=False):
+                continue
+            file = self.add(entry.name)
+            if isinstance(file, ShmFile) and file.head() != MAGIC:
+                self.detach(file)
                 os.unlink(entry.path)
-            elif entry.is_file(follow_symlinks=False):
-                self._load_file(entry.name)
-
-    def _load_file(self, name: str) -> None:
-        self._learn(self.add(name))
+            else:
+                self._learn(file)
 
     def relearn(self) -> None:
         """Look at every file as after a start: others have written, and nothing of it is ours."""
@@ -75,6 +77,9 @@ class Tree:
         elif isinstance(file, JournalFile):
             # the process that wrote is gone, and with it what was known of its pages
             file.appeared()
+            return
+        if self.gatekeeper.capturing and not isinstance(file, DatabaseFile):
+            file.look_at_head(file.head())
 
     def sync(self) -> None:
         """Have names that were made, changed and removed on the disk. Raises OSError."""

@@ -167,7 +167,7 @@ def test_database_when_nobody_has_compared_it_then_programs_do_not_get_it(tmp_pa
 
 HANDLERS = (
     "lookup", "getattr", "setattr", "open", "create", "release", "read", "write", "fsync", "unlink",
-    "rename", "readdir", "statfs",
+    "rename", "opendir", "fsyncdir", "readdir", "releasedir", "statfs",
 )  # fmt: skip
 
 
@@ -186,7 +186,7 @@ def test_call_when_something_unforeseen_happens_then_it_is_eio_and_the_mount_goe
     gatekeeper: Any = Cached()
     operations = Operations(Tree(tmp_path, gatekeeper), gatekeeper)
     broken: Any = Broken()
-    for name in ("_tree", "_handles", "_virtual_handles", "_gatekeeper", "_virtual"):
+    for name in ("_tree", "_handles", "_virtual_handles", "_gatekeeper", "_virtual", "_listings"):
         setattr(operations, name, broken)
     call = getattr(operations, handler)
     arguments = [
