@@ -49,6 +49,7 @@ class File:
         "lookups",
         "name",
         "path",
+        "read_only",
         "unlinked",
         "writers",
     )
@@ -66,14 +67,31 @@ class File:
         self.writers = 0
         self.lookups = 0
         self.unlinked = False
+        #: the descriptor can't be written by: the file's mode forbids it
+        self.read_only = False
 
     def open(self, *, writing: bool) -> None:
         if self.fd < 0:
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            self._open(writing=writing)
+        elif writing and self.read_only:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(fd, self.fd, inheritable=False)
+            os.close(fd)
+            self.read_only = False
         self.handles += 1
         self.writers += writing
         if writing and self.writers == 1:
             self.opened_for_writing()
+
+    def _open(self, *, writing: bool) -> None:
+        self.read_only = False
+        try:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except PermissionError:  # the mode binds a node that is not root
+            if writing:
+                raise
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self.read_only = True
 
     def create(self, mode: int) -> None:
         """Make the backing file and open it."""
@@ -88,7 +106,7 @@ class File:
 
         That one may be in the middle of a held call: it keeps the descriptor, and sees `unlinked`.
         """
-        self.fd, self.lookups = other.fd, other.lookups
+        self.fd, self.read_only, self.lookups = other.fd, other.read_only, other.lookups
         self.handles, self.writers = other.handles, other.writers
         other.unlinked = True
 
@@ -131,7 +149,7 @@ class File:
         self._resize(size)
 
     def _resize(self, size: int) -> None:
-        if self.fd >= 0:
+        if self.fd >= 0 and not self.read_only:
             os.ftruncate(self.fd, size)
         else:
             os.truncate(self.path, size)

@@ -23,6 +23,7 @@ from litemq.fs.files import File, Leaving, Revoked, ShmFile
 from litemq.fs.kernel_cache import CACHED_WRITES_S
 from litemq.fs.listings import Listings
 from litemq.fs.names import Kind, classify
+from litemq.fs.owners import create_for
 from litemq.fs.processes import may_write, process_of
 from litemq.fs.sqlite_acts import SqliteActs
 from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
@@ -191,13 +192,12 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(self._gatekeeper.refuse_errno)
         file = self._tree.add(text)
         try:
-            file.create(stat.S_IMODE(mode) & ~ctx.umask)
+            create_for(file, stat.S_IMODE(mode) & ~ctx.umask, ctx)
         except OSError:
             self._tree.detach(file)
             raise
+        self._tree.created(file)
         file.lookups += 1
-        if (ctx.uid, ctx.gid) != (os.geteuid(), os.getegid()) and os.geteuid() == 0:
-            os.fchown(file.fd, ctx.uid, ctx.gid)
         info = FileInfo(fh=self._new_handle(file, True, ctx.pid), keep_cache=True)
         return info, self._attributes(file)
 

@@ -1,8 +1,8 @@
 """The one flat directory: names, inodes, and the backing files behind them.
 
 Owns the backing directory and every descriptor into it. Never answers a FUSE call itself and never
-touches the mount. Always true: a name has one node, a node's inode number is never used again, and
-an unlinked file that is still open keeps its descriptor.
+touches the mount. Always true: a name has one node, an inode number belongs to one node as long as
+the kernel may know it, and an unlinked file that is still open keeps its descriptor.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from litemq.fs.pages import MAGIC
 from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
 
 ROOT_INODE = 1
+#: files of a disk have lower numbers
+FIRST_OWN_INODE = 1 << 62
 
 _WRITTEN_THROUGH: dict[Kind, type[DatabaseFile | WalFile | JournalFile]] = {
     Kind.DATABASE: DatabaseFile,
@@ -42,12 +44,31 @@ class Tree:
         self.by_name: dict[str, File] = {}
         self.by_inode: dict[int, File] = {}
         self.captures: dict[str, DatabaseCapture] = {}
-        self._next_inode = ROOT_INODE + 1
+        self._next_inode = FIRST_OWN_INODE
 
     def new_inode(self) -> int:
-        """A number no file has had before."""
+        """A number no file has had before, nor gets from a disk."""
         self._next_inode += 1
         return self._next_inode - 1
+
+    def _inode_of(self, name: str) -> int:
+        """That of the backing file, so that it is the same in the next mount.
+
+        A disk gives a number again as soon as the file that had it is gone, and the kernel may know
+        that one still: then it is another until the next mount.
+        """
+        try:
+            found = os.stat(self.path(name), follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            return self.new_inode()
+        taken = found in self.by_inode or not ROOT_INODE < found < FIRST_OWN_INODE
+        return self.new_inode() if taken else found
+
+    def created(self, file: File) -> None:
+        """There is a backing file now; nobody has been told of the node."""
+        del self.by_inode[file.inode]
+        file.inode = self._inode_of(file.name)
+        self.by_inode[file.inode] = file
 
     def load(self) -> None:
         """Take in the files a former run left. Shared memory of dead processes is removed.
@@ -100,7 +121,7 @@ class Tree:
 
     def add(self, name: str) -> File:
         """A node for a backing file under `name`."""
-        file = self._make(self.new_inode(), name)
+        file = self._make(self._inode_of(name), name)
         self.by_name[name] = file
         self.by_inode[file.inode] = file
         return file
