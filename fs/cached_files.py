@@ -113,6 +113,11 @@ class CachedDatabaseFile(DatabaseFile):
 
         await super().leave(closed, leaving)
 
+    def moved_away(self) -> None:
+        super().moved_away()
+        if self.writers:
+            self.gatekeeper.database_closed(self.name)
+
 
 class CachedJournalFile(JournalFile):
     """A rollback journal. It comes when SQLite syncs it, before the database is written."""

@@ -177,6 +177,9 @@ class File:
         """Another file was renamed to this name."""
         self.look_at_head(self.head())
 
+    def moved_away(self) -> None:
+        """Its folder is called otherwise now, and so is the file, with all beside it."""
+
     def head(self) -> bytes:
         """The file's first bytes, as far as they can be read."""
         try:
@@ -213,6 +216,18 @@ class NamelessFile(File):
         """Nobody replicates it."""
 
 
+class Link(File):
+    """A symbolic link: the kernel follows it."""
+
+    __slots__ = ()
+
+    def stat(self) -> os.stat_result:
+        return os.lstat(self.path)
+
+    def head(self) -> bytes:
+        return b""
+
+
 class ShmFile(File):
     """The WAL index. Processes map it.
 
@@ -243,6 +258,9 @@ class ShmFile(File):
 
     async def leave(self, act: Act, leaving: Leaving) -> None:  # noqa: ARG002 - as File's
         await act()
+        self.gatekeeper.shm_removed(self.database)
+
+    def moved_away(self) -> None:
         self.gatekeeper.shm_removed(self.database)
 
     def appeared(self) -> None:

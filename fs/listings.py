@@ -9,19 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from litemq.fs.folders import Folder
+
 
 class Listings:
     """Handles of open directories to the names in them."""
 
     def __init__(self) -> None:
         self._names: dict[int, list[str]] = {}
+        self._folders: dict[int, Folder] = {}
         self._next_handle = 1
 
-    def open(self) -> int:
+    def open(self, folder: Folder) -> int:
         handle = self._next_handle
         self._next_handle += 1
         self._names[handle] = []
+        self._folders[handle] = folder
         return handle
+
+    def folder(self, handle: int) -> Folder:
+        return self._folders[handle]
 
     def read(
         self, handle: int, start: int, names: Callable[[], Iterable[str]]
@@ -34,4 +41,4 @@ class Listings:
             yield place + 1, listed[place]
 
     def close(self, handle: int) -> None:
-        del self._names[handle]
+        del self._names[handle], self._folders[handle]

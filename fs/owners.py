@@ -34,6 +34,25 @@ def create_for(file: File, mode: int, ctx: RequestContext) -> None:
             os.fchown(file.fd, ctx.uid, -1 if shared else ctx.gid)
 
 
+def make_folder_for(path: str, name: str, mode: int, ctx: RequestContext) -> None:
+    """The same of a folder; the node itself must be able to work in it. Raises OSError."""
+    foreign = ctx.uid not in (0, os.geteuid()) and os.geteuid() != 0
+    if foreign and not _may_work(os.path.dirname(path), mode, ctx):
+        _tell(name, ctx.uid)
+        raise OSError(EACCES, os.strerror(EACCES))
+    os.mkdir(path)
+    mode |= os.stat(path).st_mode & stat.S_ISGID  # handed on by the folder around it
+    os.chmod(path, mode if os.geteuid() == 0 else mode | stat.S_IRWXU)
+    give(path, ctx)
+
+
+def give(path: str, ctx: RequestContext) -> None:
+    """What was made at `path` to its maker, if this is root."""
+    if os.geteuid() == 0:
+        shared = os.stat(os.path.dirname(path)).st_mode & stat.S_ISGID
+        os.chown(path, ctx.uid, -1 if shared else ctx.gid, follow_symlinks=False)
+
+
 def _may_work(directory: str, mode: int, ctx: RequestContext) -> bool:
     """Whether the process can read, write and delete a file of this mode that is the node's."""
     found = os.stat(directory)

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from litemq.fs.names import (
     Kind,
     classify,
+    database_of_log,
     database_of_position,
     is_database_name,
+    log_folder,
     why_no_database,
 )
 
@@ -35,7 +37,20 @@ from litemq.fs.names import (
         ("..", Kind.OTHER, ""),
         ("-wal", Kind.DATABASE, "-wal"),
         ("etilqs_abc", Kind.OTHER, ""),
-        ("a/b", Kind.OTHER, ""),
+        ("a/b", Kind.DATABASE, "a/b"),
+        ("a/b/c.db-wal", Kind.WAL, "a/b/c.db"),
+        ("a.db-wal/b", Kind.DATABASE, "a.db-wal/b"),
+        ("a/.primary", Kind.DATABASE, "a/.primary"),
+        ("a/etilqs_1", Kind.OTHER, ""),
+        ("/a", Kind.OTHER, ""),
+        ("a/", Kind.OTHER, ""),
+        ("a//b", Kind.OTHER, ""),
+        ("../a", Kind.OTHER, ""),
+        ("a/../../b", Kind.OTHER, ""),
+        ("a/.", Kind.OTHER, ""),
+        ("a/..-wal", Kind.OTHER, ""),
+        ("a/" + "x" * 196, Kind.DATABASE, "a/" + "x" * 196),
+        ("a/" + "x" * 197, Kind.OTHER, ""),
         ("", Kind.OTHER, ""),
         ("ä" * 100, Kind.DATABASE, "ä" * 100),
         ("ä" * 100 + "x", Kind.OTHER, ""),
@@ -82,7 +97,7 @@ def test_position_when_a_name_is_one_then_it_is_of_a_database(name, database):
         ("trading-journal", "'-journal' at its end"),
         ("app-mj00112E9A3", "super-journal"),
         ("etilqs_abc", "'etilqs_' begins"),
-        ("a/b", "folder"),
+        ("a/b-wal", "adds to b for"),
         ("bad\udcff", "not UTF-8"),
         ("ä" * 101, "longer than 200 bytes"),
     ],
@@ -95,5 +110,14 @@ def test_name_when_it_is_no_databases_then_the_rule_is_named(name, rule):
 @given(st.text(min_size=1))
 def test_name_when_it_is_anything_then_a_rule_forbids_it_or_it_is_a_databases(name):
     """No name is left out in silence."""
-    special = name in (".primary", ".", "..") or "\0" in name
+    special = name == ".primary" or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/"))
     assert special or bool(why_no_database(name)) != is_database_name(name)
+
+
+@given(st.text(alphabet=st.sampled_from("a%/.25EF")) | st.text())
+def test_log_when_its_folder_is_read_then_the_database_is_known(name):
+    """So no two have one folder, and whatever the network says, it is a folder of that place."""
+    folder = log_folder(name)
+    assert database_of_log(folder) == name
+    assert "/" not in folder
+    assert folder not in (".", "..")
