@@ -63,7 +63,11 @@ class NodeClient:
             )
         self._endpoints = Endpoints(config.run_dir)
         self._reply_to = self._endpoints.reply(f"{os.getpid()}-{secrets.token_hex(3)}")
-        self._receiver = Receiver.bind(self._reply_to)
+        before = os.umask(0)  # root asks a node of another user: the run directory is private
+        try:
+            self._receiver = Receiver.bind(self._reply_to)
+        finally:
+            os.umask(before)
         self._request = 0
 
     def status(self, timeout_s: float = STATUS_TIMEOUT_S) -> m.NodeStatus:

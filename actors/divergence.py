@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from litemq.errors import FormatError, LiteMQError
+from litemq.fs.names import log_folder
 from litemq.txlog import position as positions
 from litemq.txlog.durable import storage_error, sync_directory
 from litemq.txlog.epochs import EpochTable
@@ -124,7 +125,7 @@ def keep(
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
         sync_directory(folder.parent)
-    wanted = f"{about.database}-e{about.head.epoch}-{about.head.txid}"
+    wanted = f"{log_folder(about.database)}-e{about.head.epoch}-{about.head.txid}"
     number, name = 1, wanted
     while (folder / name).exists():
         there = load(folder / name)

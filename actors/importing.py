@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from litemq.actors.client import NodeClient
-from litemq.actors.layout import application_file
+from litemq.actors.layout import Layout, application_file
 from litemq.config import Config
 from litemq.errors import LiteMQError, NotADatabaseError
 from litemq.fs.lock_holders import held_by
@@ -41,8 +41,15 @@ def import_database(
         raise LiteMQError(f"{name!r} can't be the name of a database")
     _require_primary(config, client)
     target = application_file(config, name)
+    files = Layout(config.node.data_dir).files
+    if config.mount.fuse and target.exists() and not (files / name).exists():
+        raise LiteMQError(f"{name!r} can't be the name of a database: it shows a position")
     if source.exists() and target.exists() and os.path.samefile(source, target):
         raise LiteMQError(f"{source} is that database itself")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LiteMQError(f"{target.parent}: {error.strerror}") from error
     try:
         with contextlib.closing(_open_source(source)) as from_db:
             page_size = _check_source(from_db, source)

@@ -14,6 +14,8 @@ unlogged               databases that changed beyond their logs  log writer
 lock                   held as long as the node runs              supervisor
 mounted                exists while the mount is in use           fuse capture, supervisor
 reserve                room for the ends of journals              fuse capture
+
+A NAME is a path in the mount, in which "%" and "/" are written "%25" and "%2F".
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pathlib import Path
 
 from litemq.config import Config
 from litemq.errors import FormatError
+from litemq.fs.names import database_of_log, log_folder
 from litemq.txlog.durable import reserve, storage_error, write_atomically
 from litemq.txlog.position import ZERO, Position
 
@@ -89,10 +92,14 @@ class Layout:
         return self.data_dir / "epoch"
 
     def database(self, name: str) -> Path:
-        return self.databases / name
+        return self.databases / log_folder(name)
 
     def position(self, name: str) -> Path:
-        return self.databases / name / "position"
+        return self.database(name) / "position"
+
+    def database_names(self) -> list[str]:
+        """The databases that have a log. Raises OSError."""
+        return sorted(database_of_log(each) for each in os.listdir(self.databases))
 
     def create(self) -> None:
         """Make what is missing; the data directory itself exists. Raises StorageError."""

@@ -210,8 +210,7 @@ class LogWriter:
         return tracked is not None and tracked.wal is not None
 
     def _begin_failing(self) -> None:
-        names = (directory.name for directory in self._layout.databases.iterdir())
-        self._unlogged = UnloggedNames(self._layout.unlogged, names)
+        self._unlogged = UnloggedNames(self._layout.unlogged, self._layout.database_names())
         self._failing = FailingLogs(
             self._reactor,
             self._tracked,
@@ -277,8 +276,8 @@ class LogWriter:
     def _open_logs(self) -> bool:
         """Open the logs that are not open yet; whether there were any. Raises StorageError."""
         known = len(self._tracked)
-        for directory in sorted(self._layout.databases.iterdir()):
-            self._contained(directory.name, partial(self._track, directory.name))
+        for name in self._layout.database_names():
+            self._contained(name, partial(self._track, name))
             self._beat()
         return len(self._tracked) > known
 

@@ -6,7 +6,6 @@ Always true: what goes wrong with one database is left to whoever contains it, a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +17,7 @@ from litemq.actors.tracked import Tracked
 from litemq.actors.unlogged_names import UnloggedNames
 from litemq.actors.wal_capture import WalCapture
 from litemq.errors import FormatError
+from litemq.fs.backing_files import walk
 from litemq.fs.comparison import is_database
 from litemq.fs.names import Kind, classify
 from litemq.transport import messages as m
@@ -74,18 +74,23 @@ class Meeting:
     def _recover(self, *, unclean: bool) -> None:
         """A mount is about to start: nobody has a file open, the files alone tell what is so."""
         present = set()
-        for entry in sorted(os.scandir(self._layout.files), key=lambda each: each.name):
-            if classify(entry.name)[0] is Kind.DATABASE and entry.is_file():
-                present.add(entry.name)
-                again = unclean or entry.name in self._unlogged
-                self._contain(
-                    entry.name, partial(self._recover_database, entry.name, unclean=again)
-                )
-        for tracked in self._tracked.values():
+        for name, entry in walk(self._layout.files):
+            is_file = entry.is_file(follow_symlinks=False)
+            if is_file and classify(name)[0] is Kind.DATABASE:
+                present.add(name)
+                again = unclean or name in self._unlogged
+                self._contain(name, partial(self._recover_database, name, unclean=again))
+        for tracked in list(self._tracked.values()):
             tracked.comparing = None
             if tracked.log.n_pages and tracked.name not in present:
-                self._log.warning("the database file is gone; dropped", db=tracked.name)
-                self._group.drop(tracked)
+                self._contain(tracked.name, partial(self._drop_if_gone, tracked))
+
+    def _drop_if_gone(self, tracked: Tracked) -> None:
+        """Raises OSError if that can't be told: what its folder does not show has not gone."""
+        if is_there(self._layout.files / tracked.name):
+            return
+        self._log.warning("the database file is gone; dropped", db=tracked.name)
+        self._group.drop(tracked)
 
     def _take_over(self) -> None:
         """The mount was a replica's until now, and whoever has files open could not write."""

@@ -138,8 +138,8 @@ class ReplicaApplier:
     def run(self) -> int:
         reactor = self._reactor
         self._layout.create()
-        for directory in sorted(self._layout.databases.iterdir()):
-            self._opening.follow(directory.name)
+        for name in self._layout.database_names():
+            self._opening.follow(name)
         reactor.on_message(self._local, self._from_node)
         reactor.on_message(self._answers, self._catching_up.answer)
         reactor.on_readable(self._helper.fd, self._helper.collect)

@@ -302,6 +302,7 @@ class ReplicaDatabase:
             if self.unlogged:
                 self._refuse_beside_a_writer()
             if not os.path.lexists(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
                 os.close(fd)
             self._writer = PageWriter(
@@ -336,6 +337,15 @@ class ReplicaDatabase:
         for suffix in ("", "-wal", "-shm", "-journal"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.path}{suffix}")
+        self._remove_empty_folders()
+
+    def _remove_empty_folders(self) -> None:
+        """Those that were there for this database."""
+        folder = self.path.parent
+        with contextlib.suppress(OSError):  # something else is in it
+            for _ in range(self.name.count("/")):
+                folder.rmdir()
+                folder = folder.parent
 
     # --- state
 

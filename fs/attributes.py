@@ -19,17 +19,18 @@ def only_when_it_was_written(fields: pyfuse3.SetattrFields) -> bool:
 
 def set_attributes(target: int | str, attr: EntryAttributes, fields: pyfuse3.SetattrFields) -> None:
     """Mode, owner and times of a backing file, as far as they are to be set. Raises OSError."""
+    follow = isinstance(target, int)  # a path may be that of a link
     if fields.update_mode:
         os.chmod(target, stat.S_IMODE(attr.st_mode))
     if fields.update_uid or fields.update_gid:
         uid = attr.st_uid if fields.update_uid else -1
         gid = attr.st_gid if fields.update_gid else -1
-        os.chown(target, uid, gid)
+        os.chown(target, uid, gid, follow_symlinks=follow)
     if fields.update_atime or fields.update_mtime:
-        now = os.stat(target)
+        now = os.stat(target, follow_symlinks=follow)
         accessed = attr.st_atime_ns if fields.update_atime else now.st_atime_ns
         modified = attr.st_mtime_ns if fields.update_mtime else now.st_mtime_ns
-        os.utime(target, ns=(accessed, modified))
+        os.utime(target, ns=(accessed, modified), follow_symlinks=follow)
 
 
 def attributes_of(

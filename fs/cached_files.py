@@ -113,6 +113,11 @@ class CachedDatabaseFile(DatabaseFile):
 
         await super().leave(closed, leaving)
 
+    def moved_away(self) -> None:
+        super().moved_away()
+        if self.writers:
+            self.gatekeeper.database_closed(self.name)
+
 
 class CachedJournalFile(JournalFile):
     """A rollback journal. It comes when SQLite syncs it, before the database is written."""
@@ -135,8 +140,9 @@ class CachedJournalFile(JournalFile):
 
             await self._end_by(self._take_synced(), blank)
             return len(data)
-        if offset == 0 and is_active(data):
-            self.capture.journal_active = True
+        if offset == 0:
+            self.look_at_head(data)
+            self.capture.journal_active = self.capture.journal_active or is_active(data)
         return write_all(self.fd, data, offset)
 
     async def fsync(self) -> None:
@@ -182,6 +188,8 @@ class CachedWalFile(WalFile):
     __slots__ = ()
 
     async def write(self, offset: int, data: bytes) -> int:
+        if offset == 0:
+            self.look_at_head(data)
         # committed, perhaps, without a sync
         written = await _write_when_there_is_room(self, offset, data)
         capture = self.capture

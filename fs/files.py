@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from errno import EROFS
 
+from litemq.fs import misnamed
 from litemq.fs.capture import Gatekeeper
+from litemq.fs.pages import MAGIC
 
 #: ends the name of a backing file, and of its node
 Act = Callable[[], Awaitable[None]]
@@ -47,6 +49,7 @@ class File:
         "lookups",
         "name",
         "path",
+        "read_only",
         "unlinked",
         "writers",
     )
@@ -64,14 +67,31 @@ class File:
         self.writers = 0
         self.lookups = 0
         self.unlinked = False
+        #: the descriptor can't be written by: the file's mode forbids it
+        self.read_only = False
 
     def open(self, *, writing: bool) -> None:
         if self.fd < 0:
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            self._open(writing=writing)
+        elif writing and self.read_only:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(fd, self.fd, inheritable=False)
+            os.close(fd)
+            self.read_only = False
         self.handles += 1
         self.writers += writing
         if writing and self.writers == 1:
             self.opened_for_writing()
+
+    def _open(self, *, writing: bool) -> None:
+        self.read_only = False
+        try:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        except PermissionError:  # the mode binds a node that is not root
+            if writing:
+                raise
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self.read_only = True
 
     def create(self, mode: int) -> None:
         """Make the backing file and open it."""
@@ -86,7 +106,7 @@ class File:
 
         That one may be in the middle of a held call: it keeps the descriptor, and sees `unlinked`.
         """
-        self.fd, self.lookups = other.fd, other.lookups
+        self.fd, self.read_only, self.lookups = other.fd, other.read_only, other.lookups
         self.handles, self.writers = other.handles, other.writers
         other.unlinked = True
 
@@ -115,14 +135,21 @@ class File:
 
     async def write(self, offset: int, data: bytes) -> int:
         self.check_writable()
+        if offset == 0:
+            self.look_at_head(data)
         return write_all(self.fd, data, offset)
+
+    def look_at_head(self, data: bytes) -> None:
+        """The file begins like this: a database in it is missed where it is not replicated."""
+        if data.startswith(MAGIC) and not self.unlinked:
+            misnamed.tell(self.name)
 
     async def truncate(self, size: int) -> None:
         self.check_writable()
         self._resize(size)
 
     def _resize(self, size: int) -> None:
-        if self.fd >= 0:
+        if self.fd >= 0 and not self.read_only:
             os.ftruncate(self.fd, size)
         else:
             os.truncate(self.path, size)
@@ -148,6 +175,18 @@ class File:
 
     def appeared(self) -> None:
         """Another file was renamed to this name."""
+        self.look_at_head(self.head())
+
+    def moved_away(self) -> None:
+        """Its folder is called otherwise now, and so is the file, with all beside it."""
+
+    def head(self) -> bytes:
+        """The file's first bytes, as far as they can be read."""
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(len(MAGIC))
+        except OSError:
+            return b""
 
     def _refuse_if_fenced(self) -> None:
         if self.gatekeeper.fenced:
@@ -177,6 +216,18 @@ class NamelessFile(File):
         """Nobody replicates it."""
 
 
+class Link(File):
+    """A symbolic link: the kernel follows it."""
+
+    __slots__ = ()
+
+    def stat(self) -> os.stat_result:
+        return os.lstat(self.path)
+
+    def head(self) -> bytes:
+        return b""
+
+
 class ShmFile(File):
     """The WAL index. Processes map it.
 
@@ -197,6 +248,8 @@ class ShmFile(File):
         """Shared memory is no part of a transaction: it is always written."""
 
     async def write(self, offset: int, data: bytes) -> int:
+        if offset == 0:
+            self.look_at_head(data)
         return os.pwrite(self.fd, data, offset)
 
     def create(self, mode: int) -> None:
@@ -207,7 +260,11 @@ class ShmFile(File):
         await act()
         self.gatekeeper.shm_removed(self.database)
 
+    def moved_away(self) -> None:
+        self.gatekeeper.shm_removed(self.database)
+
     def appeared(self) -> None:
+        super().appeared()
         self.gatekeeper.shm_opened(self.database)
 
     async def fsync(self) -> None:

@@ -18,22 +18,25 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from litemq.fs.attributes import attributes_of, only_when_it_was_written, set_attributes
 from litemq.fs.capture import Gatekeeper
+from litemq.fs.directories import CACHE_S, DirectoryOperations
 from litemq.fs.errnos import answer, errnos
 from litemq.fs.files import File, Leaving, Revoked, ShmFile
+from litemq.fs.folders import Folder
 from litemq.fs.kernel_cache import CACHED_WRITES_S
+from litemq.fs.listings import Listings
 from litemq.fs.names import Kind, classify
+from litemq.fs.owners import create_for
 from litemq.fs.processes import may_write, process_of
 from litemq.fs.sqlite_acts import SqliteActs
 from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
-from litemq.fs.tree import ROOT_INODE, Tree
+from litemq.fs.tree import Tree
 from litemq.fs.virtual import VirtualFiles
 
-CACHE_S = 3600.0
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR
 
 
-class Operations(pyfuse3.Operations):
-    """One flat directory of databases and what stands beside them."""
+class Operations(DirectoryOperations):
+    """Databases and what stands beside them."""
 
     supports_dot_lookup = False
 
@@ -43,7 +46,8 @@ class Operations(pyfuse3.Operations):
         self.enable_writeback_cache = cached
         self._tree = tree
         self._gatekeeper = gatekeeper
-        self._virtual = VirtualFiles(gatekeeper, tree.new_inode)
+        self._virtual = VirtualFiles(gatekeeper, tree.by_name, tree.new_inode)
+        self._listings = Listings()
         self._handles: dict[int, tuple[File | Revoked, bool]] = {}
         self._virtual_handles: dict[int, bytes] = {}
         self._openers: dict[int, int] = {}
@@ -59,16 +63,18 @@ class Operations(pyfuse3.Operations):
 
     @errnos
     async def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
-        if name == b".":
-            return self._root_attributes()
-        text = _text(name)
+        text = self._child(parent, name)
         file = self._tree.by_name.get(text)
         if file is not None:
             file.lookups += 1
             return self._attributes(file)
-        if VirtualFiles.is_virtual(text):
+        folder = self._tree.folders.by_name.get(text)
+        if folder is not None:
+            folder.lookups += 1
+            return self._folder_attributes(folder)
+        if self._virtual.may_become(text):
             inode = self._virtual.find(text)
-            if inode is None:
+            if inode is None or self._gatekeeper.admitted(ctx.pid):
                 raise FUSEError(errno.ENOENT)
             return self._virtual_attributes(inode)
         # A cached "there is none": rollback-mode readers look for a journal at every transaction.
@@ -79,8 +85,9 @@ class Operations(pyfuse3.Operations):
 
     @errnos
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        if inode == ROOT_INODE:
-            return self._root_attributes()
+        folder = self._tree.folders.by_inode.get(inode)
+        if folder is not None:
+            return self._folder_attributes(folder)
         file = self._tree.by_inode.get(inode)
         if file is None:
             return self._virtual_attributes(inode)
@@ -113,6 +120,9 @@ class Operations(pyfuse3.Operations):
     async def _forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, count in inode_list:
             file = self._tree.by_inode.get(inode)
+            folder = self._tree.folders.by_inode.get(inode)
+            if folder is not None:
+                self._tree.folders.forget(folder, count)
             if file is not None:
                 file.lookups -= count
                 if file.lookups <= 0 and file.unlinked:
@@ -127,11 +137,12 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        if inode == ROOT_INODE:
+        folder = self._tree.folders.by_inode.get(inode)
+        if folder is not None:
             # who may make databases here; whatever it says, this process may
             attr.st_mode |= stat.S_IRWXU
-            set_attributes(str(self._tree.backing), attr, fields)
-            return self._root_attributes()
+            set_attributes(self._tree.path(folder.name), attr, fields)
+            return self._folder_attributes(folder)
         file = self._file(inode)
         if self.enable_writeback_cache and only_when_it_was_written(fields):
             # at every sync; the backing file has a time of its own, and the kernel keeps its own
@@ -170,9 +181,8 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        text = _text(name)
-        if VirtualFiles.is_virtual(text):
-            raise FUSEError(errno.EACCES)
+        text = self._child(parent, name)
+        self._check_is_free(text, ctx.pid)
         kind, database = classify(text)
         if self.enable_writeback_cache and kind is Kind.JOURNAL:
             await self._held()
@@ -188,13 +198,12 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(self._gatekeeper.refuse_errno)
         file = self._tree.add(text)
         try:
-            file.create(stat.S_IMODE(mode) & ~ctx.umask)
+            create_for(file, stat.S_IMODE(mode) & ~ctx.umask, ctx)
         except OSError:
             self._tree.detach(file)
             raise
+        self._tree.created(file)
         file.lookups += 1
-        if (ctx.uid, ctx.gid) != (os.geteuid(), os.getegid()) and os.geteuid() == 0:
-            os.fchown(file.fd, ctx.uid, ctx.gid)
         info = FileInfo(fh=self._new_handle(file, True, ctx.pid), keep_cache=True)
         return info, self._attributes(file)
 
@@ -240,13 +249,8 @@ class Operations(pyfuse3.Operations):
     # --- the directory
 
     @errnos
-    async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        # SQLite does so behind the making of a journal, and with synchronous=EXTRA behind its end
-        self._tree.sync()
-
-    @errnos
     async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
-        file = self._named(name)
+        file = self._named(self._child(parent, name))
         self._check_may_write(file, ctx.pid)
         leaving = self._leaving(file, ctx.pid)
 
@@ -289,19 +293,36 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         if flags & pyfuse3.RENAME_EXCHANGE:
             raise FUSEError(errno.EINVAL)
-        file = self._named(name_old)
-        new = _text(name_new)
+        new = self._child(parent_new, name_new)
         target = self._tree.by_name.get(new)
-        if target is not None and flags & pyfuse3.RENAME_NOREPLACE:
+        folders = self._tree.folders.by_name
+        if flags & pyfuse3.RENAME_NOREPLACE and (target is not None or new in folders):
             raise FUSEError(errno.EEXIST)
-        if VirtualFiles.is_virtual(new):
-            raise FUSEError(errno.EACCES)
+        self._check_is_free(new, ctx.pid)
+        folder = folders.get(self._child(parent_old, name_old))
+        if folder is not None:
+            self._rename_folder(folder, new, ctx.pid)
+            return
+        file = self._named(self._child(parent_old, name_old))
+        if new in folders:
+            raise FUSEError(errno.EISDIR)
         self._check_may_write(file, ctx.pid)
         if target is not None:
             self._check_may_write(target, ctx.pid)
         if self._gatekeeper.refuse_errno:
             raise FUSEError(self._gatekeeper.refuse_errno)
         await self._rename(file, target, new)
+
+    def _rename_folder(self, folder: Folder, new: str, pid: int) -> None:
+        """Databases in it are databases under new names: as if each was renamed, all at once."""
+        self._check_may_change(pid)
+        if new in self._tree.by_name:
+            raise FUSEError(errno.ENOTDIR)
+        moved = self._tree.rename_folder(folder, new)
+        for before, after in moved:
+            self._replace(before, after)
+        for _, after in moved:
+            after.appeared()
 
     async def _rename(self, file: File, target: File | None, new: str) -> None:
         async def move() -> None:
@@ -319,49 +340,6 @@ class Operations(pyfuse3.Operations):
 
         await file.leave(leave, Leaving(by_sqlite=False))
         self._tree.by_name[new].appeared()
-
-    @errnos
-    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        files = self._tree.by_name
-        databases = [n for n, f in files.items() if isinstance(f, DatabaseFile)]
-        entries = [(file.inode, name) for name, file in files.items()]
-        entries += [(inode, name) for name, inode in self._virtual.listing(databases)]
-        for inode, name in sorted(entries):
-            if inode <= start_id:
-                continue
-            file = files.get(name)
-            attr = self._virtual_attributes(inode) if file is None else self._attributes(file)
-            if not pyfuse3.readdir_reply(token, os.fsencode(name), attr, inode):
-                break
-            if file is not None:
-                file.lookups += 1
-
-    @errnos
-    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
-        under = os.statvfs(self._tree.backing)
-        data = pyfuse3.StatvfsData()
-        for name in (
-            "f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree",
-            "f_favail",
-        ):  # fmt: skip
-            setattr(data, name, getattr(under, name))
-        data.f_namemax = 240
-        return data
-
-    async def mkdir(self, *_: object) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
-
-    async def rmdir(self, *_: object) -> None:
-        raise FUSEError(errno.ENOTDIR)
-
-    async def symlink(self, *_: object) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
-
-    async def link(self, *_: object) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
-
-    async def mknod(self, *_: object) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
 
     # --- a change of role, and the end
 
@@ -406,7 +384,7 @@ class Operations(pyfuse3.Operations):
         Of a process that can't be looked at, only if a file is open for writing that no process
         which can be looked at has opened.
         """
-        writes = may_write(pid, file.inode, file.name)
+        writes = may_write(pid, file.inode, os.path.basename(file.name))
         if writes is not None:
             return writes
         return any(
@@ -445,13 +423,6 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EACCES if self._virtual.contents(inode) else errno.ENOENT)
         return file
 
-    def _named(self, name: bytes) -> File:
-        text = _text(name)
-        file = self._tree.by_name.get(text)
-        if file is None:
-            raise FUSEError(errno.EACCES if VirtualFiles.is_virtual(text) else errno.ENOENT)
-        return file
-
     def _attributes(self, file: File) -> EntryAttributes:
         if file.unlinked and file.fd < 0:
             raise FUSEError(errno.ENOENT)  # another may have its name
@@ -462,9 +433,6 @@ class Operations(pyfuse3.Operations):
                 entry.attr_timeout = self._gatekeeper.cached_writes_s
         return entry
 
-    def _root_attributes(self) -> EntryAttributes:
-        return attributes_of(ROOT_INODE, os.stat(self._tree.backing), CACHE_S)
-
     def _virtual_attributes(self, inode: int) -> EntryAttributes:
         contents = self._virtual.contents(inode)
         if contents is None:
@@ -474,13 +442,3 @@ class Operations(pyfuse3.Operations):
         entry.st_size = len(contents)
         entry.st_nlink = 1
         return entry
-
-
-def _text(name: bytes) -> str:
-    try:
-        text = name.decode()
-    except UnicodeDecodeError:
-        raise FUSEError(errno.EILSEQ) from None
-    if len(name) > 240:
-        raise FUSEError(errno.ENAMETOOLONG)
-    return text

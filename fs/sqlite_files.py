@@ -16,6 +16,7 @@ from time import monotonic
 from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, DatabaseCapture, Gatekeeper
 from litemq.fs.files import Act, File, Leaving, write_all
 from litemq.fs.journal import is_active
+from litemq.fs.pages import MAGIC
 from litemq.fs.wal import FRAME_HEADER_BYTES
 from litemq.fs.write_out import start_write_out
 
@@ -131,11 +132,19 @@ class DatabaseFile(File):
         except FileNotFoundError:
             return
         if commit is None and not capture.foreign:
-            # what it was before may be in the log
             capture.foreign = capture.everything = True
+            if self._is_nobodys_database():
+                return
+            # what it was before may be in the log
             commit = Commit(page_size=0, pages=0, numbers=[], everything=True, data=None)
         if commit is not None:
             self.gatekeeper.unexplained(capture, commit)
+
+    def _is_nobodys_database(self) -> bool:
+        """Folders hold files of all kinds: those that never were databases are not spoken of."""
+        in_a_folder = os.path.basename(self.name) != self.name
+        known = in_a_folder and self.gatekeeper.position_text(self.name) is not None
+        return in_a_folder and not known and self.head() != MAGIC
 
     async def leave(self, act: Act, leaving: Leaving) -> None:
         self._refuse_if_fenced()
@@ -147,10 +156,19 @@ class DatabaseFile(File):
         if not leaving.replaced:
             self.gatekeeper.database_removed(capture.name)
 
+    def moved_away(self) -> None:
+        self.capture.file_gone()
+        self.gatekeeper.database_removed(self.capture.name)
+
     def appeared(self) -> None:
         """Renamed into place: nothing is known of its pages."""
         self.capture.everything = True
         self._report()
+
+
+def _beside(path: str, database: str) -> str:
+    """Where the database is whose journal or WAL is at `path`."""
+    return os.path.join(os.path.dirname(path), os.path.basename(database))
 
 
 def _take_from(path: str, capture: DatabaseCapture, *, unexplained: bool = False) -> Commit | None:
@@ -172,7 +190,7 @@ class JournalFile(File):
     ) -> None:
         super().__init__(inode, name, path, gatekeeper)
         self.capture = capture
-        self.database_path = os.path.join(os.path.dirname(path), capture.name)
+        self.database_path = _beside(path, capture.name)
 
     async def write(self, offset: int, data: bytes) -> int:
         if offset == 0 and data == ZEROED_JOURNAL_HEADER:
@@ -184,6 +202,8 @@ class JournalFile(File):
             await self._end_by(self._take(), blank)
             return len(data)
         self.check_writable()
+        if offset == 0:
+            self.look_at_head(data)
         self.capture.journal_active = True
         return os.pwrite(self.fd, data, offset)
 
@@ -206,8 +226,12 @@ class JournalFile(File):
     def remove(self) -> None:
         self.gatekeeper.remove(self.path)
 
+    def moved_away(self) -> None:
+        self.capture.journal_active = False
+
     def appeared(self) -> None:
         """What was under way may be undone by whoever reads the database next: page by page."""
+        super().appeared()
         with open(self.path, "rb") as journal:
             active = is_active(journal.read(JOURNAL_HEAD_BYTES))
         self.capture.journal_active = active
@@ -286,6 +310,7 @@ class WalFile(File):
             self.check_writable()
         capture = self.capture
         if offset == 0:
+            self.look_at_head(data)
             if capture.wal_end:
                 await self._starts_over()
             else:
@@ -349,7 +374,7 @@ class WalFile(File):
         if gatekeeper.unexplained_pending(capture.name):
             capture.everything = True
         try:
-            commit = _take_from(os.path.join(os.path.dirname(self.path), capture.name), capture)
+            commit = _take_from(_beside(self.path, capture.name), capture)
         except FileNotFoundError:
             return
         if commit is not None:
@@ -404,7 +429,12 @@ class WalFile(File):
     def remove(self) -> None:
         self.gatekeeper.remove(self.path)
 
+    def moved_away(self) -> None:
+        self.capture.wal_truncated(0)
+        self.gatekeeper.wal_removed(self.capture.name)
+
     def appeared(self) -> None:
+        super().appeared()
         self.capture.wal_truncated(0)
         self.capture.wal_end = os.stat(self.path).st_size
         self.gatekeeper.wal_opened(self.capture.name)

@@ -1,8 +1,8 @@
-"""The one flat directory: names, inodes, and the backing files behind them.
+"""The mount's directory: names, inodes, and the backing files behind them.
 
 Owns the backing directory and every descriptor into it. Never answers a FUSE call itself and never
-touches the mount. Always true: a name has one node, a node's inode number is never used again, and
-an unlinked file that is still open keeps its descriptor.
+touches the mount. Always true: a name has one node, an inode number belongs to one node as long as
+the kernel may know it, and an unlinked file that is still open keeps its descriptor.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from litemq.fs.backing_files import walk
 from litemq.fs.cached_files import CachedDatabaseFile, CachedJournalFile, CachedWalFile
 from litemq.fs.capture import DatabaseCapture, Gatekeeper
-from litemq.fs.files import File, NamelessFile, ShmFile
+from litemq.fs.files import File, Link, NamelessFile, ShmFile
+from litemq.fs.folders import ROOT_INODE, Folder, Folders
 from litemq.fs.names import Kind, classify
+from litemq.fs.pages import MAGIC
 from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
 
-ROOT_INODE = 1
+#: files of a disk have lower numbers
+FIRST_OWN_INODE = 1 << 62
 
 _WRITTEN_THROUGH: dict[Kind, type[DatabaseFile | WalFile | JournalFile]] = {
     Kind.DATABASE: DatabaseFile,
@@ -40,27 +44,53 @@ class Tree:
         self.gatekeeper = gatekeeper
         self.by_name: dict[str, File] = {}
         self.by_inode: dict[int, File] = {}
+        self.folders = Folders()
         self.captures: dict[str, DatabaseCapture] = {}
-        self._next_inode = ROOT_INODE + 1
+        self._next_inode = FIRST_OWN_INODE
 
     def new_inode(self) -> int:
-        """A number no file has had before."""
+        """A number no file has had before, nor gets from a disk."""
         self._next_inode += 1
         return self._next_inode - 1
+
+    def _inode_of(self, name: str) -> int:
+        """That of the backing file, so that it is the same in the next mount.
+
+        A disk gives a number again as soon as the file that had it is gone, and the kernel may know
+        that one still: then it is another until the next mount.
+        """
+        try:
+            found = os.stat(self.path(name), follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            return self.new_inode()
+        taken = found in self.by_inode or found in self.folders.by_inode
+        taken = taken or not ROOT_INODE < found < FIRST_OWN_INODE
+        return self.new_inode() if taken else found
+
+    def created(self, file: File) -> None:
+        """There is a backing file now; nobody has been told of the node."""
+        del self.by_inode[file.inode]
+        file.inode = self._inode_of(file.name)
+        self.by_inode[file.inode] = file
 
     def load(self) -> None:
         """Take in the files a former run left. Shared memory of dead processes is removed.
 
         SQLite rebuilds it.
         """
-        for entry in sorted(os.scandir(self.backing), key=lambda each: each.name):
-            if classify(entry.name)[0] is Kind.SHM:
+        for name, entry in walk(self.backing):
+            if entry.is_dir(follow_symlinks=False):
+                self.add_folder(name)
+            if entry.is_symlink():
+                self.add_link(name)
+            if not entry.is_file(follow_symlinks=False):
+                continue
+            file = self.add(name)
+            if isinstance(file, ShmFile) and file.head() != MAGIC:
+                self.detach(file)
                 os.unlink(entry.path)
-            elif entry.is_file(follow_symlinks=False):
-                self._load_file(entry.name)
-
-    def _load_file(self, name: str) -> None:
-        self._learn(self.add(name))
+            else:
+                self._learn(file)
 
     def relearn(self) -> None:
         """Look at every file as after a start: others have written, and nothing of it is ours."""
@@ -75,10 +105,13 @@ class Tree:
         elif isinstance(file, JournalFile):
             # the process that wrote is gone, and with it what was known of its pages
             file.appeared()
+            return
+        if self.gatekeeper.capturing and not isinstance(file, DatabaseFile):
+            file.look_at_head(file.head())
 
-    def sync(self) -> None:
-        """Have names that were made, changed and removed on the disk. Raises OSError."""
-        fd = os.open(self.backing, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def sync(self, folder: str = "") -> None:
+        """Have names that were made, changed and removed in it on the disk. Raises OSError."""
+        fd = os.open(self.path(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
         finally:
@@ -95,22 +128,47 @@ class Tree:
 
     def add(self, name: str) -> File:
         """A node for a backing file under `name`."""
-        file = self._make(self.new_inode(), name)
-        self.by_name[name] = file
+        return self._add(self._make(self._inode_of(name), name))
+
+    def add_link(self, name: str) -> File:
+        return self._add(Link(self._inode_of(name), name, self.path(name), self.gatekeeper))
+
+    def _add(self, file: File) -> File:
+        self.by_name[file.name] = file
         self.by_inode[file.inode] = file
         return file
+
+    def add_folder(self, name: str) -> Folder:
+        return self.folders.add(self._inode_of(name), name)
 
     def rename(self, file: File, new: str) -> File:
         """The node of a file whose backing file now bears another name.
 
         Inode, handles and descriptor go on.
         """
-        renamed = self._make(file.inode, new)
+        if isinstance(file, Link):
+            renamed: File = Link(file.inode, new, self.path(new), self.gatekeeper)
+        else:
+            renamed = self._make(file.inode, new)
         renamed.take_over(file)
         del self.by_name[file.name]
         self.by_name[new] = renamed
         self.by_inode[file.inode] = renamed
         return renamed
+
+    def rename_folder(self, folder: Folder, new: str) -> list[tuple[File, File]]:
+        """All that is in it gets another name; the nodes before and afterwards. Raises OSError."""
+        old = folder.name
+        os.rename(self.path(old), self.path(new))
+        replaced = self.folders.by_name.get(new)
+        if replaced is not None:
+            self.folders.remove(replaced)
+        self.folders.rename(folder, new)
+        inside = sorted(name for name in self.by_name if name.startswith(f"{old}/"))
+        files = [self.by_name[name] for name in inside]
+        for file in reversed(files):
+            file.moved_away()
+        return [(file, self.rename(file, new + file.name[len(old) :])) for file in files]
 
     def _make(self, inode: int, name: str) -> File:
         kind, database = classify(name)

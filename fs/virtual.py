@@ -1,32 +1,40 @@
 """The read-only files that are in no backing directory: `.primary` and `NAME-pos`.
 
 Owns their names, inode numbers and attributes. Their contents come from the gatekeeper at the
-moment of reading, so nothing of them is ever cached, here or in the kernel.
+moment of reading, so nothing of them is ever cached, here or in the kernel. Always true: the
+directory does not list them, so what is done to `NAME*` is done to SQLite's files alone; and
+`NAME-pos` is virtual only while there is the database NAME and no real file is called so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container
 
 from litemq.fs.capture import Gatekeeper
-from litemq.fs.names import PRIMARY_NAME, Kind, classify
-
-POSITION_SUFFIX = "-pos"
+from litemq.fs.names import PRIMARY_NAME, database_of_position
 
 
 class VirtualFiles:
     """Virtual names and inodes, and what stands in the files."""
 
-    def __init__(self, gatekeeper: Gatekeeper, new_inode: Callable[[], int]) -> None:
+    def __init__(
+        self, gatekeeper: Gatekeeper, real: Container[str], new_inode: Callable[[], int]
+    ) -> None:
+        """`real`: the names in the backing directory."""
         self._gatekeeper = gatekeeper
+        self._real = real
         self._new_inode = new_inode
         self._inodes: dict[str, int] = {}
         self._names: dict[int, str] = {}
 
     @staticmethod
-    def is_virtual(name: str) -> bool:
-        """Whether the name can only be a virtual file's."""
-        return classify(name)[0] in (Kind.PRIMARY, Kind.POSITION)
+    def may_become(name: str) -> bool:
+        """Whether a file of that name may come into being by itself: so "none" is not cached."""
+        return name == PRIMARY_NAME or database_of_position(name) != ""
+
+    def has(self, name: str) -> bool:
+        """Whether the name is a virtual file's now."""
+        return self._contents_of(name) is not None
 
     def find(self, name: str) -> int | None:
         """The inode of the virtual file of that name, if there is one now."""
@@ -44,14 +52,9 @@ class VirtualFiles:
         return None if name is None else self._contents_of(name)
 
     def _contents_of(self, name: str) -> bytes | None:
-        kind, database = classify(name)
-        if kind is Kind.PRIMARY:
+        if name in self._real:
+            return None
+        if name == PRIMARY_NAME:
             return self._gatekeeper.primary_text()
-        if kind is Kind.POSITION:
-            return self._gatekeeper.position_text(database)
-        return None
-
-    def listing(self, databases: Iterable[str]) -> list[tuple[str, int]]:
-        """Names and inodes to show in the directory."""
-        names = [PRIMARY_NAME, *(database + POSITION_SUFFIX for database in databases)]
-        return [(name, inode) for name in names if (inode := self.find(name)) is not None]
+        database = database_of_position(name)
+        return self._gatekeeper.position_text(database) if database else None

@@ -15,6 +15,7 @@ import pyfuse3
 import pytest
 
 from litemq.fs import operations as edge
+from litemq.fs.directories import DirectoryOperations
 from litemq.fs.kernel_cache import CACHED_WRITES_S
 from litemq.fs.operations import Operations
 from litemq.fs.tree import ROOT_INODE, Tree
@@ -166,8 +167,9 @@ def test_database_when_nobody_has_compared_it_then_programs_do_not_get_it(tmp_pa
 
 
 HANDLERS = (
-    "lookup", "getattr", "setattr", "open", "create", "release", "read", "write", "fsync",
-    "fsyncdir", "unlink", "rename", "readdir", "statfs",
+    "lookup", "getattr", "setattr", "open", "create", "release", "read", "write", "fsync", "unlink",
+    "rename", "opendir", "fsyncdir", "readdir", "releasedir", "statfs", "mkdir", "rmdir",
+    "symlink", "readlink",
 )  # fmt: skip
 
 
@@ -186,7 +188,7 @@ def test_call_when_something_unforeseen_happens_then_it_is_eio_and_the_mount_goe
     gatekeeper: Any = Cached()
     operations = Operations(Tree(tmp_path, gatekeeper), gatekeeper)
     broken: Any = Broken()
-    for name in ("_tree", "_handles", "_virtual_handles", "_gatekeeper", "_virtual"):
+    for name in ("_tree", "_handles", "_virtual_handles", "_gatekeeper", "_virtual", "_listings"):
         setattr(operations, name, broken)
     call = getattr(operations, handler)
     arguments = [
@@ -204,6 +206,7 @@ def test_call_when_something_unforeseen_happens_then_it_is_eio_and_the_mount_goe
 
 def test_handlers_when_they_are_listed_then_none_is_left_out() -> None:
     """Those that only refuse need no such care."""
-    own = {name for name, each in vars(Operations).items() if inspect.iscoroutinefunction(each)}
-    refusing = {"mkdir", "rmdir", "symlink", "link", "mknod"}
+    both = {**vars(DirectoryOperations), **vars(Operations)}
+    own = {name for name, each in both.items() if inspect.iscoroutinefunction(each)}
+    refusing = {"link", "mknod"}
     assert {name for name in own if not name.startswith("_")} == {*HANDLERS, *refusing, "forget"}

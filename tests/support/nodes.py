@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from leftovers import clear, describe, mounts_below, processes_below
 from ports import free_port
@@ -27,6 +28,7 @@ from waiting import eventually
 
 from litemq import config as configuration
 from litemq.errors import FormatError
+from litemq.fs.names import log_folder
 from litemq.log import log_path
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
@@ -219,13 +221,13 @@ class Node:
         """What `NAME-pos` says; None when there is no such database."""
         path = self.mount / f"{database}-pos"
         if not self.fuse:
-            path = self.data_dir / "databases" / database / "position"
+            path = self.data_dir / "databases" / log_folder(database) / "position"
         data = self.hands.ask("read", str(path))
         return parse(data.decode().strip()) if data else None
 
     def logged_checksums(self, database: str, pages: int) -> list[int]:
         """Page checksums as the node's log has them; 0: SQLite never wrote the page."""
-        directory = self.data_dir / "databases" / database
+        directory = self.data_dir / "databases" / log_folder(database)
         try:
             raw = read_page_checksums(directory / "pages.sum", pages)
         except FormatError:
@@ -234,7 +236,8 @@ class Node:
 
     def image(self, database: str) -> dict[str, Any]:
         """The committed pages, as a process of its own reads them through SQLite."""
-        with SqlProcess(f"file:{self.mount / database}?mode=ro", uri=True) as reader:
+        path = quote(str(self.mount / database))
+        with SqlProcess(f"file:{path}?mode=ro", uri=True) as reader:
             image: dict[str, Any] = reader.ask("image")
             return image
 
