@@ -60,7 +60,10 @@ class Tree:
                 self._load_file(entry.name)
 
     def _load_file(self, name: str) -> None:
-        self._learn(self.add(name))
+        file = self.add(name)
+        if isinstance(file, WalFile):
+            file.cut_off_zeros()
+        self._learn(file)
 
     def relearn(self) -> None:
         """Look at every file as after a start: others have written, and nothing of it is ours."""
