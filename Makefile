@@ -15,6 +15,7 @@ help:
 	@echo 'make check              lint, format, types'
 	@echo 'make bench              the mount against native SQLite, and failovers'
 	@echo 'make torture            kills and long random runs, and make test-write-back'
+	@echo 'make sqlite-suite       SQLite'\''s own tests, natively and in a mount [ARGS="--tenth wal"]; ARGS=--help'
 	@echo 'make test-lowest        the tests with the oldest versions that pyproject.toml allows'
 	@echo 'make docs               write the generated parts of docs/ anew'
 	@echo 'make install, make clean'
@@ -47,6 +48,14 @@ test-lowest: install
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet --constraint .venv/lowest.txt --editable '.[dev]'
 	@deploy/check-fuse.sh
 	.venv-lowest/bin/pytest -m 'not torture' $(WORKERS) $(ENOUGH) $(T)
+
+# Each file natively and in a mount with a replica, with and without write-back.
+.PHONY: sqlite-suite
+sqlite-suite: install
+	@deploy/check-fuse.sh
+	@deploy/sqlite-suite.sh
+	PYTHONPATH=tests/support $(bin)/python tests/support/sqlite_suite.py $(ARGS)
+	PYTHONPATH=tests/support $(bin)/python tests/support/sqlite_suite.py --write-back $(ARGS)
 
 .PHONY: check
 check: install

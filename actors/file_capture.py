@@ -11,7 +11,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from errno import ENOSPC, ENOTCONN
 
@@ -26,6 +26,7 @@ from litemq.actors.page_spool import PageSpool
 from litemq.actors.quiet import Quiet
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
+from litemq.actors.undisturbed import Undisturbed
 from litemq.actors.wal_capture import WalCapture
 from litemq.errors import (
     FormatError,
@@ -34,15 +35,23 @@ from litemq.errors import (
     NotInTheClearError,
     StorageError,
 )
-from litemq.fs.comparison import compare
+from litemq.fs.comparison import Changed, compare
 from litemq.fs.journal import is_active
 from litemq.fs.locks import SharedLock
 from litemq.fs.overlay import Overlay
 from litemq.fs.wal_tail import WalTail
 
 LOCK_RETRY_S = 0.005
+#: a database is looked at so often without a lock, to find it undisturbed; then locks are taken
+MOST_LOOKS = 100
+#: of pages that differ, read before it is known whether somebody wrote meanwhile (bytes)
+UNLOCKED_BYTES = 8 * 1024 * 1024
 #: a file that stays half written is looked at this often (seconds)
 LONGEST_PAUSE_S = 1.0
+
+
+class _DisturbedError(Exception):
+    """Somebody wrote while pages were read without a lock, or they are too many for that."""
 
 
 class FileCapture:
@@ -345,6 +354,13 @@ class FileCapture:
         """Keep writers from beginning; None if one is in the middle of a transaction."""
         lock, tail = SharedLock(fd), tracked.wal
         wal_lock = None
+        if not self._cached and tracked.looks < MOST_LOOKS:
+            tracked.looks += 1
+            path = self._path(tracked)
+            watch = Undisturbed.begin(fd, path, tail, lambda: self._journal_active(tracked))
+            if watch is not None:
+                return Quiet(tracked, fd, lock, tail, None, self._close, watch)
+            return None
         quiet = lock.take() and not self._journal_active(tracked)
         if quiet and tail is not None:
             # without its index it is being opened: there is a lock to be taken
@@ -363,15 +379,21 @@ class FileCapture:
 
     def _compare_quiet(self, quiet: Quiet) -> None:
         tracked = quiet.tracked
-        if self._cached and tracked.wal is not quiet.wal:
+        if (self._cached or quiet.watch is not None) and tracked.wal is not quiet.wal:
             self._give_up(quiet)  # what is locked is not what would be compared
             return
         try:
             if tracked.comparing is not None:
                 if tracked.comparing.unexpected:  # programs are to see what is logged
                     os.posix_fadvise(quiet.fd, 0, 0, os.POSIX_FADV_DONTNEED)
-                self._compare_now(tracked)
+                self._compare_now(tracked, quiet)
+        except _DisturbedError:
+            self._again(tracked, LOCK_RETRY_S)
+            return
         except NotADatabaseError as error:
+            if not self._was_still(quiet):
+                self._again(tracked, LOCK_RETRY_S)
+                return
             self._not_a_database(tracked, error)
         except FormatError:
             self._again_later(tracked)  # half written: wait for the rest
@@ -428,10 +450,18 @@ class FileCapture:
                 "not a SQLite database; not replicated", db=tracked.name, reason=str(error)
             )
 
-    def _compare_now(self, tracked: Tracked) -> None:
+    def _was_still(self, quiet: Quiet) -> bool:
+        try:
+            return quiet.still()
+        except OSError:  # the mount has died
+            return False
+
+    def _compare_now(self, tracked: Tracked, quiet: Quiet) -> None:
         wanted, tail = tracked.comparing, tracked.wal
         assert wanted is not None
         if not os.path.getsize(self._path(tracked)):
+            if not quiet.still():
+                raise _DisturbedError
             self._group.drop(tracked)  # to SQLite it is a database without a page
             return
         overlay, capture, numbers = None, tracked.last_capture, wanted.numbers
@@ -448,7 +478,7 @@ class FileCapture:
                 numbers = sorted({*numbers, *overlay.numbers})
         try:
             differs = self.log_difference(
-                tracked, numbers=numbers, overlay=overlay, capture=capture
+                tracked, numbers=numbers, overlay=overlay, capture=capture, quiet=quiet
             )
         except BaseException:
             if tail is not None:
@@ -459,6 +489,7 @@ class FileCapture:
 
     def _done(self, tracked: Tracked) -> None:
         wanted, tracked.comparing = tracked.comparing, None
+        tracked.looks = 0
         name, sequence = tracked.name, 0 if wanted is None else wanted.sequence
 
         def tell(errno: int) -> None:
@@ -478,10 +509,12 @@ class FileCapture:
         numbers: Sequence[int] | None = None,
         overlay: Overlay | None = None,
         capture: Capture | None = None,
+        quiet: Quiet | None = None,
     ) -> bool:
         """Prepare a record of what differs between the file and the log; false if nothing does.
 
-        Raises FormatError when the file is no whole database, OSError.
+        `quiet`: nothing is made of it if somebody wrote meanwhile. Raises FormatError when the file
+        is no whole database, OSError.
         """
         if tracked.gone:
             raise StorageError(f"the log of {tracked.name} is closed")
@@ -495,13 +528,27 @@ class FileCapture:
             everything=not trusted,
             beat=self._beat,
         ) as changed:
+            pages: Iterable[tuple[int, bytes]] = changed.pages
+            if quiet is not None and quiet.watch is not None:
+                pages = self._read_undisturbed(quiet, changed)
             tracked.foreign = False
             differs = self._group.prepare(
-                tracked, changed.pages, changed.commit, changed.page_size, capture=capture
+                tracked, pages, changed.commit, changed.page_size, capture=capture
             )
         if not trusted or numbers is None:
             self._group.after(tracked, lambda errno: self._compared(tracked, errno))
         return differs
+
+    def _read_undisturbed(self, quiet: Quiet, changed: Changed) -> list[tuple[int, bytes]]:
+        pages = []
+        for page in changed.pages:
+            pages.append(page)
+            if len(pages) * changed.page_size > UNLOCKED_BYTES:
+                quiet.tracked.looks = MOST_LOOKS  # with locks they are read one by one
+                raise _DisturbedError
+        if not quiet.still():
+            raise _DisturbedError
+        return pages
 
     def _path(self, tracked: Tracked) -> str:
         return str(self._layout.files / tracked.name)

@@ -1,6 +1,7 @@
-"""A database whose writers are kept out by SQLite's own locks, while it is compared.
+"""A database that nobody writes while it is compared.
 
-Owns the descriptor and the locks on it. Always true: after `end` nothing of it is held.
+Its writers are kept out by SQLite's own locks, or it is watched that there are none. Owns the
+descriptor, and the locks or the watch on it. Always true: after `end` nothing of it is held.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from litemq.actors.tracked import Tracked
+from litemq.actors.undisturbed import Undisturbed
 from litemq.fs.locks import SharedLock, WalWriteLock
 from litemq.fs.wal_tail import WalTail
 
 
 @dataclass(slots=True)
 class Quiet:
-    """A database that nobody can write: SQLite's locks are held, by us.
+    """A database that nobody can write, or of which is known at the end whether somebody did.
 
     A checkpoint may copy pages meanwhile: the overlay of the WAL has them all.
     """
@@ -28,8 +30,16 @@ class Quiet:
     wal: WalTail | None
     wal_lock: WalWriteLock | None
     close: Callable[[int], object]
+    #: in place of the locks
+    watch: Undisturbed | None = None
+
+    def still(self) -> bool:
+        """Whether what was read until now is one committed state. Raises OSError."""
+        return self.watch is None or self.watch.undisturbed()
 
     def end(self) -> None:
+        if self.watch is not None:
+            self.watch.end()
         if self.wal_lock is not None:
             self.wal_lock.release()
         with contextlib.suppress(OSError):  # the mount has died

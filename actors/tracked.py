@@ -45,6 +45,8 @@ class Tracked:
     comparing: Comparison | None = None
     #: its file is being opened in the mount for the comparison
     opening: bool = False
+    #: how often it was looked at without a lock, and somebody wrote
+    looks: int = 0
     #: how often unpublished frames have been looked at in vain
     look_again: int = 0
     look_scheduled: bool = False

@@ -106,6 +106,16 @@ def writer_active(fd: int) -> bool:
     return _held(fd, RESERVED_BYTE)
 
 
+def committing(fd: int) -> bool:
+    """Whether someone writes the database, or is about to (EXCLUSIVE or PENDING).
+
+    That is when `SharedLock` could not be taken. `fd` must be open for reading.
+    """
+    return _held(fd, PENDING_BYTE, fcntl.F_RDLCK) or _held(
+        fd, SHARED_FIRST, fcntl.F_RDLCK, SHARED_SIZE
+    )
+
+
 def wal_writer_active(fd: int) -> bool:
     """Whether someone is in a write transaction in WAL mode; `fd` is `-shm` of the mount."""
     return _held(fd, WAL_WRITE_BYTE)
@@ -119,8 +129,9 @@ def wal_index_in_use(fd: int) -> bool:
     return _held(fd, WAL_IN_USE_BYTE)
 
 
-def _held(fd: int, byte: int) -> bool:
-    query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+def _held(fd: int, byte: int, kind: int = fcntl.F_WRLCK, length: int = 1) -> bool:
+    """Whether a lock of this kind could not be had."""
+    query = _FLOCK.pack(kind, os.SEEK_SET, byte, length, 0)
     answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, query)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 

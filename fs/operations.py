@@ -29,6 +29,7 @@ from litemq.fs.owners import create_for
 from litemq.fs.processes import may_write, process_of
 from litemq.fs.sqlite_acts import SqliteActs
 from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
+from litemq.fs.told_length import as_written, readable_bytes
 from litemq.fs.tree import Tree
 from litemq.fs.virtual import VirtualFiles
 
@@ -51,6 +52,9 @@ class Operations(DirectoryOperations):
         self._handles: dict[int, tuple[File | Revoked, bool]] = {}
         self._virtual_handles: dict[int, bytes] = {}
         self._openers: dict[int, int] = {}
+        #: WALs open only for reading, by no SQLite: that opens them for writing if it may. They are
+        #: read to the end, past the page cache, which has zeros there that were laid out ahead
+        self._copied: dict[int, WalFile] = {}
         self._next_handle = 1
         #: until it is mounted nobody can ask
         self._acts = SqliteActs(0, after_a_death=False)
@@ -93,7 +97,7 @@ class Operations(DirectoryOperations):
             return self._virtual_attributes(inode)
         if self.enable_writeback_cache and isinstance(file, (WalFile, JournalFile)):
             await self._within_term(file, ctx.pid)
-        return self._attributes(file)
+        return as_written(file, self._attributes(file))
 
     async def _within_term(self, file: File, pid: int) -> None:
         """The kernel asks for a file's attributes before it takes a write into its cache.
@@ -175,7 +179,12 @@ class Operations(DirectoryOperations):
             except BaseException:
                 self._close(file, writing)
                 raise
-        return FileInfo(fh=self._new_handle(file, writing, ctx.pid), keep_cache=True)
+        handle = self._new_handle(file, writing, ctx.pid)
+        copied = not (writing or self.enable_writeback_cache or self._gatekeeper.read_only)
+        if copied and isinstance(file, WalFile):
+            self._copied[handle] = file
+            return FileInfo(fh=handle, direct_io=True, keep_cache=True)
+        return FileInfo(fh=handle, keep_cache=True)
 
     @errnos
     async def create(
@@ -211,6 +220,7 @@ class Operations(DirectoryOperations):
     async def release(self, fh: int) -> None:
         if self._virtual_handles.pop(fh, None) is None:
             file, writing = self._handles.pop(fh)
+            self._copied.pop(fh, None)
             del self._openers[fh]
             self._close(file.file if isinstance(file, Revoked) else file, writing)
 
@@ -221,6 +231,8 @@ class Operations(DirectoryOperations):
         handle = self._handles.get(fh)
         if handle is None:
             return self._virtual_handles[fh][off : off + size]
+        if fh in self._copied:
+            size = readable_bytes(self._copied[fh], off, size)
         return os.pread(handle[0].fd, size, off)
 
     async def _held(self) -> None:
@@ -427,6 +439,8 @@ class Operations(DirectoryOperations):
         if file.unlinked and file.fd < 0:
             raise FUSEError(errno.ENOENT)  # another may have its name
         entry = attributes_of(file.inode, file.stat(), CACHE_S)
+        if isinstance(file, WalFile) and file.written_bytes is not None:
+            entry.attr_timeout = 0.0  # the kernel is told one size, and programs another
         if self.enable_writeback_cache and not isinstance(file, ShmFile):  # that is mapped
             entry.attr_timeout = CACHED_WRITES_S
             if isinstance(file, (WalFile, JournalFile)):

@@ -18,6 +18,7 @@ from litemq.fs.files import Act, File, Leaving, write_all
 from litemq.fs.journal import is_active
 from litemq.fs.pages import MAGIC
 from litemq.fs.wal import FRAME_HEADER_BYTES
+from litemq.fs.wal_length import written_end
 from litemq.fs.write_out import start_write_out
 
 #: of a journal, to tell whether it is active (bytes)
@@ -286,9 +287,10 @@ class WalFile(File):
     Here they are only kept from being lost, and the file is kept longer than what was written: its
     frames start and end within pages of the kernel, and it splits a write at each page that it
     does not know yet. So zeros are laid out ahead of the writer, on the disk and in the page cache.
+    Programs are told the length that was written.
     """
 
-    __slots__ = ("capture", "fsync_expected", "laid_out")
+    __slots__ = ("_written_end", "capture", "fsync_expected", "laid_out")
 
     def __init__(
         self, inode: int, name: str, path: str, capture: DatabaseCapture, gatekeeper: Gatekeeper
@@ -297,6 +299,8 @@ class WalFile(File):
         self.capture = capture
         #: up to where a write makes the file no longer (bytes)
         self.laid_out = 0
+        #: where what was written ends, if zeros are laid out behind it (bytes)
+        self._written_end = 0
         #: the last commit ended with an fsync, so the disk may begin with the next one's page early
         self.fsync_expected = False
 
@@ -321,6 +325,8 @@ class WalFile(File):
         self._note_time()
         if capture.wal_written(offset, written):
             self.gatekeeper.wal_rewritten(capture.name)
+        if offset + written > self._written_end:
+            self._written_end = offset + written
         if offset + written > self.laid_out:
             await self._lay_out(offset + written)
         if self.fsync_expected and written > FRAME_HEADER_BYTES:
@@ -341,6 +347,24 @@ class WalFile(File):
         if not self.capture.proof_timer:
             self.gatekeeper.prove_later(self.capture)
 
+    @property
+    def written_bytes(self) -> int | None:
+        """The length without the zeros that are laid out ahead; None if there are none."""
+        return self._written_end if self.laid_out > self._written_end else None
+
+    def take_over(self, other: File) -> None:
+        super().take_over(other)
+        if isinstance(other, WalFile):
+            self.laid_out, self._written_end = other.laid_out, other._written_end
+
+    def cut_off_zeros(self) -> None:
+        """Give a WAL of a former mount the length that was written. Raises OSError."""
+        with open(self.path, "r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            end = written_end(lambda offset, n: os.pread(file.fileno(), n, offset), size)
+            if end < size:
+                file.truncate(end)
+
     async def _lay_out(self, end: int) -> None:
         """Zeros behind a write that made the file longer.
 
@@ -348,7 +372,7 @@ class WalFile(File):
         are nobody's.
         """
         size = os.fstat(self.fd).st_size
-        self.laid_out = size
+        self.laid_out = self._written_end = size
         if end != size:
             return
         start = -(-size // KERNEL_PAGE) * KERNEL_PAGE
@@ -360,6 +384,7 @@ class WalFile(File):
             there_is_room = False
         if not there_is_room:  # the file grows as its writer writes
             os.ftruncate(self.fd, size)
+            self.laid_out = size
             return
         await self.gatekeeper.store_in_page_cache(self.inode, start, zeros)
 
@@ -385,7 +410,7 @@ class WalFile(File):
         capture = self.capture
         by_hand = await self._loses_frames(by_sqlite=self._cut_by_sqlite(size))
         self._resize(size)
-        self.laid_out = 0
+        self.laid_out = self._written_end = 0
         capture.wal_truncated(size)
         if by_hand:
             self.gatekeeper.changed_by_hand(capture.name, "the end of its WAL")

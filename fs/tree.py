@@ -90,6 +90,8 @@ class Tree:
                 self.detach(file)
                 os.unlink(entry.path)
             else:
+                if isinstance(file, WalFile):
+                    file.cut_off_zeros()
                 self._learn(file)
 
     def relearn(self) -> None:

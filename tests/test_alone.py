@@ -1,0 +1,106 @@
+"""A program that is alone on its database, and does not wait for locks: it never meets ours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from nodes import Cluster
+from sql_process import SqlError, SqlProcess
+
+pytestmark = [pytest.mark.fuse, pytest.mark.caches(False)]
+
+ROUNDS = 30
+
+
+@pytest.fixture(scope="module")
+def shared(new_shared_cluster: Callable[..., Cluster]) -> Cluster:
+    """A primary with a replica."""
+    return new_shared_cluster(replicas=1)
+
+
+class Impatient:
+    """Connections without a busy timeout; what they were refused is counted."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.refused: Counter[str] = Counter()
+
+    def connect(self) -> SqlProcess:
+        return self.cluster.primary.connect(self.name, timeout_s=0)
+
+    def run(self, app: SqlProcess, *statements: str) -> None:
+        for statement in statements:
+            try:
+                rows = app.sql(statement)
+            except SqlError as error:
+                self.refused[f"{statement}: {error.message}"] += 1
+            else:
+                if "checkpoint" in statement and rows[0][0]:
+                    self.refused[f"{statement}: busy"] += 1
+
+    def check(self) -> None:
+        assert not self.refused
+        self.cluster.agree(self.name)
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate", "persist", "memory", "off"])
+def test_transactions_when_their_program_is_alone_then_none_finds_a_lock(
+    shared: Cluster, mode: str
+) -> None:
+    """Each right behind the one before, which may have to be compared."""
+    alone = Impatient(shared, f"alone-{mode}.db")
+    with alone.connect() as app:
+        alone.run(app, f"PRAGMA journal_mode={mode}", "CREATE TABLE t(x)")
+        for _ in range(ROUNDS):
+            alone.run(app, "BEGIN EXCLUSIVE", "INSERT INTO t VALUES(1)", "COMMIT")
+            alone.run(app, "INSERT INTO t VALUES(zeroblob(9000))")
+    alone.check()
+
+
+def test_wal_mode_when_entered_and_left_beside_an_idle_connection_then_no_lock_is_found(
+    shared: Cluster,
+) -> None:
+    """With a VACUUM in between, and commits right before each change."""
+    alone = Impatient(shared, "modes.db")
+    with alone.connect() as app, alone.connect() as idle:
+        alone.run(app, "CREATE TABLE t(x)")
+        for _ in range(ROUNDS):
+            alone.run(app, "PRAGMA journal_mode=WAL", "VACUUM", "PRAGMA journal_mode=DELETE")
+            alone.run(app, "INSERT INTO t VALUES(1)")
+            alone.run(idle, "SELECT count(*) FROM t")
+    alone.check()
+
+
+def test_connection_when_closed_right_behind_its_commit_then_its_wal_is_gone(
+    shared: Cluster,
+) -> None:
+    """SQLite deletes it at the last close if nobody has a lock."""
+    alone = Impatient(shared, "closed.db")
+    left = 0
+    app = SqlProcess()
+    for _ in range(ROUNDS):
+        app.open(shared.primary.mount / alone.name, timeout_s=0)
+        alone.run(app, "PRAGMA journal_mode=WAL", "CREATE TABLE IF NOT EXISTS t(x)")
+        alone.run(app, "INSERT INTO t VALUES(1)")
+        app.disconnect()
+        left += f"{alone.name}-wal" in app.ask("listing", str(shared.primary.mount))
+    app.close()
+    assert not left
+    alone.check()
+
+
+def test_checkpoint_when_it_truncates_then_it_is_not_busy_and_the_wal_is_empty(
+    shared: Cluster,
+) -> None:
+    """Right behind each commit."""
+    alone = Impatient(shared, "cut.db")
+    with alone.connect() as app:
+        alone.run(app, "PRAGMA journal_mode=WAL", "CREATE TABLE t(x)")
+        for _ in range(ROUNDS):
+            alone.run(app, "INSERT INTO t VALUES(zeroblob(5000))")
+            alone.run(app, "PRAGMA wal_checkpoint(TRUNCATE)")
+            assert app.ask("size", str(shared.primary.mount / f"{alone.name}-wal")) == 0
+    alone.check()

@@ -1,0 +1,38 @@
+"""A fast tenth of SQLite's own suite: in the mount its tests end as they do natively.
+
+`make sqlite-suite` runs all of it, and builds what this needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nodes import Cluster
+from sqlite_suite import Suite
+from suite_files import TESTFIXTURE, chosen
+
+pytestmark = [
+    pytest.mark.fuse,
+    pytest.mark.skipif(not TESTFIXTURE.exists(), reason="`make sqlite-suite` builds testfixture"),
+]
+
+#: take half a minute and more
+SLOW = {"bigfile2", "softheap1", "thread005", "tkt2686", "vacuum6", "walslow"}
+#: docs/sqlite-suite.md tells why
+DIFFER = {"delete_db", "io", "lock3", "unixexcl", "walmode"}
+
+
+@pytest.mark.timeout(300)
+def test_suite_when_run_in_the_mount_then_errors_and_counts_are_as_natively(
+    new_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    """And the replica has what each file leaves."""
+    cluster = new_cluster(replicas=1)
+    suite = Suite(tmp_path, cluster)
+    files = [path for path in chosen(tenth=True) if path.stem not in SLOW | DIFFER]
+    assert len(files) > 20
+    compared = [suite.compare_twice(path) for path in files]
+    assert sum(each.native.tests for each in compared) > 500
+    assert not [each for each in compared if not each.same]
