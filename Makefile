@@ -28,6 +28,7 @@ install:
 .PHONY: test
 test: install
 	@deploy/check-fuse.sh
+	-@deploy/sqlite-suite.sh
 	$(bin)/pytest -m 'not torture' $(WORKERS) $(ENOUGH) $(T)
 
 .PHONY: test-write-back

@@ -51,6 +51,7 @@ def shared(new_shared_cluster: Callable[..., Cluster]) -> Cluster:
     cluster.primary.announce("overwritten by what is none", "SQLite's recovery lost committed")
     # a WAL whose header was overwritten while it was in use: SQLite itself loses what is in it
     cluster.primary.announce("changed without its log")
+    cluster.primary.announce("holds a database and is not replicated because of its name")
     return cluster
 
 

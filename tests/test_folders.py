@@ -16,7 +16,7 @@ from sql_process import SqlError
 from tools import fail, run, succeed
 from waiting import eventually
 
-pytestmark = [pytest.mark.caches, pytest.mark.fuse]
+pytestmark = [pytest.mark.caches(False), pytest.mark.fuse]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ KEPT = "the primary does not have are kept aside"
 MOVED_ON = "this node was set back"
 REFUSED = "refused a primary of an older epoch"
 #: transactions of the other history, starts that were set back, whether the replica was away
-IN_CI = ((2, 1, False), (9, 3, True))
+IN_CI = ((2, 1, False),)
 _names = (f"back{number}.db" for number in itertools.count(1))
 
 

@@ -9,14 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from capabilities import require_program
 from nodes import Cluster
 from sqlite_suite import Suite
 from suite_files import TESTFIXTURE, chosen
 
-pytestmark = [
-    pytest.mark.fuse,
-    pytest.mark.skipif(not TESTFIXTURE.exists(), reason="`make sqlite-suite` builds testfixture"),
-]
+pytestmark = pytest.mark.fuse
 
 #: take half a minute and more
 SLOW = {"bigfile2", "softheap1", "thread005", "tkt2686", "vacuum6", "walslow"}
@@ -29,6 +27,8 @@ def test_suite_when_run_in_the_mount_then_errors_and_counts_are_as_natively(
     new_cluster: Callable[..., Cluster], tmp_path: Path
 ) -> None:
     """And the replica has what each file leaves."""
+    if not TESTFIXTURE.exists():
+        require_program("testfixture")  # deploy/sqlite-suite.sh builds it
     cluster = new_cluster(replicas=1)
     suite = Suite(tmp_path, cluster)
     files = [path for path in chosen(tenth=True) if path.stem not in SLOW | DIFFER]

@@ -259,7 +259,7 @@ NUMBERS = (errno.EIO, errno.EACCES, errno.EMFILE, errno.ENOMEM, errno.ENOSPC, er
     ("number", "code", "times"),
     [
         (errno.EIO, sqlean.SQLITE_IOERR, 1),
-        (errno.EACCES, sqlean.SQLITE_ERROR, ALWAYS),
+        pytest.param(errno.EACCES, sqlean.SQLITE_ERROR, ALWAYS, marks=pytest.mark.torture),
         *(
             pytest.param(errno.EIO, code, times, marks=pytest.mark.torture)
             for code in CODES
