@@ -233,7 +233,10 @@ class Receiver:
         if not self._note_peers:
             return self._socket.recv_multipart(zmq.DONTWAIT, copy=True)
         frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-        self.peer = str(frames[0].get("Peer-Address") or "")
+        try:
+            self.peer = str(frames[0].get("Peer-Address") or "")
+        except zmq.ZMQError:  # the connection is gone already
+            self.peer = ""
         return [frame.bytes for frame in frames]
 
     @property
