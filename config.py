@@ -111,8 +111,11 @@ def request_address(listen: str) -> str:
 
 
 def reachable(address: str, peer: str) -> str:
-    """An address that a node told of itself, for somebody to whom it is the host `peer`."""
-    host, port = split_address(address)
+    """An address that a node told of itself, for somebody to whom it is the host `peer`.
+
+    What a stranger told may be anything, and stays so.
+    """
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
     return f"tcp://{peer}:{port}" if host == WILDCARD and peer else address
 
 

@@ -348,6 +348,7 @@ def test_address_when_a_node_listens_on_all_then_it_is_the_one_that_others_know_
     assert reachable("tcp://0.0.0.0:7102", "10.0.0.7") == "tcp://10.0.0.7:7102"
     assert reachable("tcp://0.0.0.0:7102", "") == "tcp://0.0.0.0:7102"
     assert reachable("tcp://10.0.0.1:7102", "10.0.0.7") == "tcp://10.0.0.1:7102"
+    assert reachable("tcp://x:99999", "10.0.0.7") == "tcp://x:99999"
 
 
 @pytest.mark.parametrize("key", ["data", "mnt"])

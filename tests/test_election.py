@@ -518,8 +518,8 @@ def test_database_when_noise_was_written_over_it_and_another_serves_then_it_is_r
 def test_commit_when_its_writer_died_before_publishing_then_all_nodes_have_it_or_none(
     new_electorate: Callable[..., Electorate],
 ) -> None:
-    """SQLite's recovery makes a commit of such frames. Nobody shares the index any more, so they are
-    one at once, and the next primary has it.
+    """SQLite's recovery makes a commit of such frames. Nobody shares the index any more, so they
+    are one at once, and the next primary has it.
     """
     cluster = new_electorate()
     old = cluster.primary
