@@ -648,4 +648,4 @@ def test_deposed_when_it_returns_then_only_pages_that_differ_are_repaired(
     diverged = cluster.settle()
     assert diverged
     (repair,) = old.logged("^repaired$", db=DATABASE)
-    assert repair["pages"] < 100
+    assert repair["pages"] < 500  # of 2,000, and as many more as were written meanwhile
