@@ -87,9 +87,6 @@ class Electorate(Cluster):
         self.mode, self.synchronous = mode, synchronous
         self.down: set[str] = set()
         self._nodes: list[Node] = []
-        #: nodes that were frozen, and when the last row before that was acknowledged: SQLite's next
-        #: answer may have been on its way
-        self._woken: list[tuple[str, float]] = []
         self._programs: list[subprocess.Popen[bytes]] = []
         Cluster.alive.append(self)
         for number in range(size):
@@ -185,8 +182,6 @@ class Electorate(Cluster):
         node.signal_all(signal.SIGSTOP)
 
     def wake(self, node: Node) -> None:
-        told = self.acks(node)
-        self._woken.append((node.name, told[-1].told_s if told else 0.0))
         node.signal_all(signal.SIGCONT)
         self.down.discard(node.name)
 
@@ -303,13 +298,7 @@ class Electorate(Cluster):
         assert epochs == sorted(epochs), "rows of an older epoch came later"
         assert [number for number, *_ in rows] == list(range(1, len(rows) + 1))
         first, last = {}, {}
-        on_their_way = {
-            next((ack for ack in acks if ack.node == name and ack.told_s > told_s), None)
-            for name, told_s in self._woken
-        }
         for ack in acks:
-            if ack in on_their_way:
-                continue
             first.setdefault(ack.epoch, ack.told_s)
             last[ack.epoch] = ack.told_s
         for older, newer in itertools.pairwise(sorted(first)):
