@@ -8,6 +8,7 @@ Always true: a write to a watched file is followed by a call of `written`, soone
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ POLL_SHARE = 20
 #: whether there are watches again is tried this often
 HEAL_S = 2.0
 _LIMITS = Path("/proc/sys/fs/inotify")
+#: what a limit answers; other errors are of one file: it has just gone, or may not be read
+_USED_UP = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class WriteWatch:
@@ -47,13 +50,15 @@ class WriteWatch:
         #: what has got a watch since the last look
         self._late: set[str] = set()
         self._polling = self._due = False
+        self._used_up = False
+        #: when watches for the others are tried next (monotonic seconds)
         self._heal_s = 0.0
         self._begin()
 
     def add(self, path: str, name: str) -> None:
         """Watch the file that bears the path now."""
         self.remove(name)
-        if not self._watch(path, name):
+        if self._watch(path, name):
             self._polled[name] = path
             self._poll_soon()
 
@@ -91,32 +96,35 @@ class WriteWatch:
         try:
             self._inotify = INotify(nonblocking=True)
         except OSError as error:
+            self._heal_s = time.monotonic() + HEAL_S
             self._complain("max_user_instances", error)
             return False
         self._reactor.on_readable(self._inotify.fileno(), self._tell)
         return True
 
-    def _watch(self, path: str, name: str) -> bool:
+    def _watch(self, path: str, name: str) -> int:
+        """Returns 0, or the errno why there is no watch."""
         if self._inotify is None:
-            return False
+            return errno.EMFILE
         try:
             watch = self._inotify.add_watch(path, flags.MODIFY)
         except OSError as error:
-            self._complain("max_user_watches", error)
-            return False
+            if error.errno in _USED_UP:
+                self._complain("max_user_watches", error)
+            return error.errno or errno.EIO
         self._names[watch] = name
         self._watches[name] = watch
-        return True
+        return 0
 
     def _complain(self, limit: str, error: OSError) -> None:
-        if not self._heal_s:
+        if not self._used_up:
+            self._used_up = True
             self._log.warning(
                 "inotify is used up; looking at the files instead, which takes more CPU time",
                 raise_the_limit=f"sysctl fs.inotify.{limit}",
                 limit=_value_of(limit),
                 reason=str(error),
             )
-        self._heal_s = time.monotonic() + HEAL_S
 
     # --- without them
 
@@ -142,12 +150,15 @@ class WriteWatch:
         if self._inotify is None and not self._begin():
             return
         for name, path in list(self._polled.items()):
-            if not self._watch(path, name):
+            refused = self._watch(path, name)
+            if refused in _USED_UP:
                 return
-            del self._polled[name]
-            self._late.add(name)
-        self._heal_s = 0.0
-        self._log.info("inotify works again")
+            if not refused:
+                del self._polled[name]
+                self._late.add(name)
+        if self._used_up:
+            self._used_up = False
+            self._log.info("inotify works again")
 
 
 def _value_of(limit: str) -> str:

@@ -96,3 +96,32 @@ def test_file_when_it_is_not_followed_any_more_then_nobody_looks_at_it() -> None
         reactor.later(0.001, lambda: None)
         reactor._turn()
     assert not watch._polling
+
+
+def test_watch_when_the_file_is_just_not_there_then_no_limit_is_blamed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite deletes a WAL whenever it likes; the others are watched, and so is a new one."""
+    monkeypatch.setattr(write_watch, "HEAL_S", 0.0)
+    reactor = Reactor()
+    seen: list[set[str]] = []
+    watch = WriteWatch(reactor, lambda: seen.append(watch.take()))
+    path, other = tmp_path / "a.db-wal", tmp_path / "b.db-wal"
+    other.write_text("")
+    watch.add(str(path), "a.db")
+    watch.add(str(other), "b.db")
+    assert list(watch._polled) == ["a.db"]
+    path.write_text("")
+    for _ in range(200):
+        reactor.later(0.001, lambda: None)
+        reactor._turn()
+        if not watch._polled:
+            break
+    assert not watch._polled
+    seen.clear()
+    path.write_text("changed")
+    reactor._turn()
+    assert seen == [{"a.db"}]
+    told = capsys.readouterr()
+    assert "inotify" not in told.out + told.err
+    watch.close()
