@@ -245,7 +245,10 @@ class JournalFile(File):
         except OSError:
             self.capture.everything = self.capture.everything or commit is not None
             raise
+        late = commit is not None and self.gatekeeper.fenced
         await self._ended(commit)
+        if late:  # this process or its disk stood still meanwhile
+            self._refuse_if_fenced()
 
     def _check_may_end(self) -> None:
         # Its pages may have been written while the lease lasted, but this is what commits them. The
@@ -320,6 +323,7 @@ class WalFile(File):
             else:
                 await self._hand_over_the_rest()
         written = os.pwrite(self.fd, data, offset)
+        late = self.gatekeeper.fenced  # this process or its disk stood still meanwhile
         if self.unlinked:  # it has lost its name while this call waited
             return written
         self._note_time()
@@ -332,6 +336,8 @@ class WalFile(File):
         if self.fsync_expected and written > FRAME_HEADER_BYTES:
             self.fsync_expected = False
             start_write_out(self.fd, offset, written)
+        if late:
+            self._refuse_if_fenced()
         return written
 
     async def fsync(self) -> None:

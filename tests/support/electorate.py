@@ -60,6 +60,8 @@ class Ack:
     node: str
     number: int
     epoch: int
+    #: when its program asked for the commit, and when it was told (monotonic clock)
+    asked_s: float
     told_s: float
 
     @property
@@ -157,6 +159,11 @@ class Electorate(Cluster):
         found: Node = eventually(find, timeout_s=timeout_s, what="a primary is elected")
         return found
 
+    def _all_know_their_role(self) -> bool:
+        """A deposed one learns of it a moment later, while the new one may be slow to answer."""
+        roles = sorted(role(node) for node in self._awake())
+        return roles == sorted(["primary"] + ["replica"] * (len(roles) - 1))
+
     def announce(self, *events: str) -> None:
         """For all nodes."""
         for node in self._nodes:
@@ -231,8 +238,8 @@ class Electorate(Cluster):
         for node in nodes or self._nodes:
             path = self._acks(node)
             for line in path.read_text().splitlines() if path.exists() else ():
-                number, epoch, told_ns = map(int, line.split())
-                found.append(Ack(node.name, number, epoch, told_ns / 1e9))
+                number, epoch, asked_ns, told_ns = map(int, line.split())
+                found.append(Ack(node.name, number, epoch, asked_ns / 1e9, told_ns / 1e9))
         return sorted(found, key=lambda ack: ack.told_s)
 
     def wait_acks(
@@ -288,7 +295,11 @@ class Electorate(Cluster):
             return app.sql("SELECT id, mark, epoch FROM entry ORDER BY id")
 
     def _check_epochs(self, acks: list[Ack], rows: list[tuple[int, str, int]]) -> None:
-        """One node an epoch, and time never runs backwards."""
+        """One node an epoch, and time never runs backwards.
+
+        A commit counts somewhere between the moment that it was asked for and the one that its
+        program was told: an answer may be on its way while its node stands still.
+        """
         nodes = defaultdict(set)
         for ack in acks:
             assert ack.epoch > 0, f"acknowledged outside of any term: {ack}"
@@ -297,12 +308,12 @@ class Electorate(Cluster):
         epochs = [epoch for *_, epoch in rows]
         assert epochs == sorted(epochs), "rows of an older epoch came later"
         assert [number for number, *_ in rows] == list(range(1, len(rows) + 1))
-        first, last = {}, {}
+        told, asked = {}, {}
         for ack in acks:
-            first.setdefault(ack.epoch, ack.told_s)
-            last[ack.epoch] = ack.told_s
-        for older, newer in itertools.pairwise(sorted(first)):
-            assert last[older] < first[newer], f"epochs {older} and {newer} overlap"
+            told.setdefault(ack.epoch, ack.told_s)
+            asked[ack.epoch] = max(asked.get(ack.epoch, 0.0), ack.asked_s)
+        for older, newer in itertools.pairwise(sorted(told)):
+            assert asked[older] < told[newer], f"epochs {older} and {newer} overlap"
 
     def _check_readers(self) -> None:
         for node in self._nodes:
@@ -339,7 +350,7 @@ class Electorate(Cluster):
 
     def agree(self, database: str, *, timeout_s: float = 20.0) -> Position:
         deadline_s = time.monotonic() + timeout_s
-        self.wait_primary(timeout_s=timeout_s)
+        eventually(self._all_know_their_role, timeout_s=timeout_s, what="one primary, and replicas")
         return super().agree(database, timeout_s=max(deadline_s - time.monotonic(), 1.0))
 
     def wake_all(self) -> None:

@@ -3,9 +3,10 @@
     history.py writer PATH DATA-DIR ACKS NAME SYNCHRONOUS   writes rows while the node lets it
     history.py reader PATH DATA-DIR FINDINGS                reads until it is killed
 
-A writer adds to ACKS what SQLite acknowledged: its number, the epoch, when (monotonic ns). A reader
-adds to FINDINGS what must not be: half of a transaction, a hole, a row gone or changed although
-the node had seen no later epoch than the row's. Both go on after any error of SQLite's.
+A writer adds to ACKS what SQLite acknowledged: its number, the epoch, when it asked for the commit
+and when it was told (monotonic ns). A reader adds to FINDINGS what must not be: half of a
+transaction, a hole, a row gone or changed although the node had seen no later epoch than the row's.
+Both go on after any error of SQLite's.
 
 Always true of the database: row `id` is the id-th transaction, in both tables, and `tally` is their
 number; the epochs of the rows never fall.
@@ -63,15 +64,18 @@ def write(path: str, data_dir: Path, acks: Path, name: str, synchronous: str) ->
                     db.execute(f"PRAGMA synchronous={synchronous}")
                     while True:
                         number += 1
-                        epoch = add(db, mark(name, number), data_dir / "term")
-                        out.write(f"{number} {epoch} {time.monotonic_ns()}\n")
+                        epoch, asked_ns = add(db, mark(name, number), data_dir / "term")
+                        out.write(f"{number} {epoch} {asked_ns} {time.monotonic_ns()}\n")
                         time.sleep(PAUSE_S)
             except sqlite3.Error:
                 time.sleep(RETRY_S)
 
 
-def add(db: sqlite3.Connection, text: str, term: Path) -> int:
-    """One transaction; the epoch of the node when it began, -1 if another had begun by its end."""
+def add(db: sqlite3.Connection, text: str, term: Path) -> tuple[int, int]:
+    """One transaction; its epoch, and when its commit was asked for (monotonic ns).
+
+    The epoch is the node's when it began, -1 if another had begun by its end.
+    """
     db.execute("BEGIN IMMEDIATE")
     try:
         epoch = number_in(term)
@@ -80,11 +84,12 @@ def add(db: sqlite3.Connection, text: str, term: Path) -> int:
             "INSERT INTO entry SELECT total, ?, ?, randomblob(300) FROM tally", (text, epoch)
         )
         db.execute("INSERT INTO pair SELECT total, ? FROM tally", (text,))
+        asked_ns = time.monotonic_ns()
         db.execute("COMMIT")
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
-    return epoch if number_in(term) == epoch else -1
+    return epoch if number_in(term) == epoch else -1, asked_ns
 
 
 class Reader:
