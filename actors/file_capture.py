@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from errno import ENOSPC, ENOTCONN
+from errno import ENOSPC
 
 from litemq import log
 from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
@@ -38,6 +38,7 @@ from litemq.errors import (
 from litemq.fs.comparison import Changed, compare
 from litemq.fs.journal import is_active
 from litemq.fs.locks import SharedLock
+from litemq.fs.mount import GONE
 from litemq.fs.overlay import Overlay
 from litemq.fs.wal_tail import WalTail
 
@@ -412,7 +413,7 @@ class FileCapture:
 
     def unreadable(self, tracked: Tracked, error: BaseException) -> None:
         """The file can't be read now: all of it is compared when it can."""
-        if getattr(error, "errno", None) == ENOTCONN:  # the mount has died, or is about to
+        if getattr(error, "errno", None) in GONE:  # the mount has died, or is about to
             self._again_later(tracked)
             return
         tracked.compare_later(0, None)

@@ -8,7 +8,6 @@ Always true: a gate is answered behind everything published.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
 from litemq.actors.write_watch import WriteWatch
 from litemq.errors import FormatError, NotADatabaseError, StorageError
+from litemq.fs.mount import GONE
 from litemq.fs.wal_tail import WalCommit, WalTail
 
 #: how long commits are gathered into one group after one has been taken
@@ -259,15 +259,17 @@ class WalCapture:
 
     def _unreadable(self, tracked: Tracked, tail: WalTail, error: OSError) -> None:
         """The mount is gone (it comes back with a resynchronisation), or the file can't be read."""
-        is_news = not tracked.failing.reason
-        if error.errno != errno.ENOTCONN:
+        gone = error.errno in GONE
+        if gone:
+            self._log.info("the mount is gone while its WAL is read", db=tracked.name)
+        else:
+            if not tracked.failing.reason:
+                self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
             tracked.failing.failed(error, time.monotonic())
             self._reactor.later(tracked.failing.pause_s, lambda: self.collect(tracked))
-        if is_news:
-            self._log.warning("can't read the WAL", db=tracked.name, reason=str(error))
         tail.failed = True
         tail.close_index()
-        if self._cached is not None or error.errno != errno.ENOTCONN:
+        if self._cached is not None or not gone:
             self.open_index(tracked)
 
     def _prepare(self, tracked: Tracked, commit: WalCommit) -> None:

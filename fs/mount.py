@@ -30,7 +30,9 @@ _GUARD_FLAGS = 1 | 2 | 4 | 8  # MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC
 _UNMOUNT_TIMEOUT_S = 10.0
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
-_STALE = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+#: what calls in a mount are answered whose process has died: later ones, and those under way
+GONE = (errno.ENOTCONN, errno.ECONNABORTED)
+_STALE = (*GONE, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,7 +232,7 @@ def test_node_when_it_or_its_actors_die_then_folders_are_as_before(shared: Clust
     """Databases in them are found by the scan, inode numbers are the same."""
     primary, mount = shared.primary, shared.primary.mount
     for node in shared.nodes:
-        node.announce("actor ended", "changed without its log", "can't read the WAL")
+        node.announce("actor ended", "changed without its log")
     succeed("mkdir", "-p", "kept/deep", "kept/empty", directory=mount)
     (mount / "kept/note").write_text("x")
     make(primary, "kept/deep/x.db")

@@ -113,7 +113,7 @@ def test_fuse_actor_when_killed_then_nothing_is_lost_and_programs_open_the_file_
 ) -> None:
     """The kernel's cache outlives it, and nobody can commit to that any more."""
     primary = cluster.primary
-    primary.announce("actor ended", "can't read the WAL")
+    primary.announce("actor ended")
     with table(cluster, synchronous=synchronous) as app:
         for number in range(3):
             cluster.agree("a.db")  # the log writer has its WAL open
@@ -135,7 +135,7 @@ def test_fuse_actor_when_killed_under_load_then_every_row_that_was_told_of_is_ke
 ) -> None:
     """The log writer looks for the last time at a mount that has died, and lives on."""
     primary = cluster.primary
-    primary.announce("actor ended", "can't read the WAL")
+    primary.announce("actor ended")
     table(cluster).close()
     cluster.agree("a.db")
     acks = cluster.directory / "acks"
