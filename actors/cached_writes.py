@@ -164,6 +164,15 @@ def write_out_in_mount(fd: int) -> None:
         write_out(fd)
 
 
+def write_out_with_journal(fd: int, journal: str) -> None:
+    """Likewise of a database and, before it, of the journal beside it (its path in the mount).
+
+    Its pages say nothing as long as it is not known whether a transaction is under way.
+    """
+    _write_out(journal)
+    write_out_in_mount(fd)
+
+
 def _write_out(path: str) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

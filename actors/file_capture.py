@@ -17,7 +17,7 @@ from errno import ENOSPC
 
 from litemq import log
 from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
-from litemq.actors.cached_writes import close_in_mount, write_out_in_mount
+from litemq.actors.cached_writes import close_in_mount, write_out_with_journal
 from litemq.actors.failing import FILE_ERRORS
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.helper_thread import HelperThread
@@ -292,8 +292,10 @@ class FileCapture:
             elif self._cached:
                 # what has been committed may be in the kernel alone
                 mounts = self._mounts
+                journal = f"{self._mount_path(tracked.name)}-journal"
                 self._helper.call(
-                    lambda: write_out_in_mount(fd), lambda _: self._written_out(quiet, mounts)
+                    lambda: write_out_with_journal(fd, journal),
+                    lambda _: self._written_out(quiet, mounts),
                 )
             elif tracked.comparing is not None and tracked.comparing.numbers is None:
                 self._compare_quiet(quiet)
@@ -311,10 +313,13 @@ class FileCapture:
         self._done(tracked)
 
     def _written_out(self, quiet: Quiet, mounts: int) -> None:
-        if mounts == self._mounts:
-            self._ask_more(quiet)
-        else:
+        if mounts != self._mounts:
             self._give_up(quiet)
+        elif self._journal_active(quiet.tracked):  # the kernel alone knew of it
+            quiet.end()
+            self._again_later(quiet.tracked)
+        else:
+            self._ask_more(quiet)
 
     def _ask_more(self, quiet: Quiet) -> None:
         """Others may have been written since the report: without them, we would log half a

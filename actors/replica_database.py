@@ -24,6 +24,7 @@ from litemq.actors.divergence import Divergence, keep, last_common, utc_now
 from litemq.actors.layout import Layout, PositionFile
 from litemq.errors import LiteMQError, NotADatabaseError, StorageError
 from litemq.fs.dbpage import PageWriter
+from litemq.fs.journal import is_active
 from litemq.fs.locks import wal_writer_active
 from litemq.fs.pages import bookkeeping, parse_header
 from litemq.fs.sqlite_errors import BusyError
@@ -396,7 +397,23 @@ class ReplicaDatabase:
         """Of the file as it is, with the log's bookkeeping bytes; see `file_image.checksums`."""
         if not os.path.exists(self.path) and os.path.exists(self._backing):
             raise BusyError(f"{self.path}: the mount is away")
+        self._roll_back_rest()
         return file_image.checksums(self.path, self.log.n_pages, self._tail, beat)
+
+    def _roll_back_rest(self) -> None:
+        """Of a program that was cut off within its transaction: who only reads can't roll back.
+
+        Where the kernel caches writes, its journal may come after this node has become a replica.
+        Raises BusyError, StorageError.
+        """
+        try:
+            with open(f"{self.path}-journal", "rb") as journal:
+                active = is_active(journal.read(1))
+        except FileNotFoundError:
+            return
+        if active:
+            self.close_writer()
+            self.writer()  # a new one has SQLite look at the journal
 
     def differing_pages(self, beat: Callable[[], None]) -> int:
         """How many pages of the file are not what the log says; only meaningful when caught up.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -209,6 +210,32 @@ def test_node_when_killed_under_load_then_what_replicas_had_is_kept(cluster: Clu
             assert rows >= seen
             assert app.one("SELECT count(*) FROM t") == rows
         cluster.agree("a.db")
+
+
+@pytest.mark.parametrize("mode", ["persist", "delete"])
+def test_transaction_when_its_locks_do_not_show_then_its_journal_does_though_only_cached(
+    cluster: Cluster, mode: str
+) -> None:
+    """Of a program that takes none, or that failed to commit, the kernel alone has the journal."""
+    with table(cluster, mode) as app:
+        app.sql(
+            "WITH n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200) "
+            "INSERT INTO t SELECT randomblob(3000) FROM n"
+        )
+    before = cluster.agree("a.db")
+    path = f"file:{cluster.primary.mount / 'a.db'}?nolock=1"
+    with SqlProcess(path, uri=True) as app:
+        app.script(f"PRAGMA journal_mode={mode}", "PRAGMA synchronous=OFF", "PRAGMA cache_size=2")
+        app.sql("BEGIN")
+        for _ in range(8):
+            app.sql("UPDATE t SET x = randomblob(3000)")
+            time.sleep(0.1)
+            assert cluster.primary.position("a.db") == before
+        app.sql("ROLLBACK")
+    with cluster.primary.connect("a.db") as app:
+        fill(app, 1)
+        assert app.one("SELECT count(*) FROM t") == 201
+    cluster.agree("a.db")
 
 
 def test_node_when_stopped_while_a_program_writes_then_every_row_it_was_told_of_is_kept(

@@ -178,3 +178,22 @@ def test_file_when_it_is_empty_though_its_log_is_not_then_it_needs_a_repair(
     database = replica.reopen(clean=False, empty=True)
     with pytest.raises(NotADatabaseError):
         apply(database, record)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_file_when_a_program_left_half_a_transaction_then_it_is_rolled_back_first(
+    replica: Replica, *, opened: bool
+) -> None:
+    """Its journal comes late where the kernel cached it. Who only reads can't undo anything."""
+    database = replica.database
+    if not opened:
+        database.close_writer()
+    before = replica.path.read_bytes()
+    with SqlProcess(replica.path) as program:
+        program.script("PRAGMA journal_mode=DELETE", "PRAGMA cache_size=1", "BEGIN")
+        program.sql("UPDATE t SET x = hex(randomblob(3000))")
+        program.kill()
+    assert replica.path.read_bytes() != before
+    assert Path(f"{replica.path}-journal").stat().st_size
+    assert database.differing_pages(nothing) == 0
+    assert replica.path.read_bytes() == before
