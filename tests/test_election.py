@@ -10,6 +10,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from commands import litemq
 from consul_server import ConsulServer
 from electorate import (
+    AHEAD,
     DATABASE,
     RETURN,
     Electorate,
@@ -26,7 +28,8 @@ from electorate import (
     role,
 )
 from leftovers import has_ended
-from sql_process import SqlError
+from nodes import Node
+from sql_process import SqlError, SqlProcess
 from tools import succeed
 from waiting import eventually
 
@@ -150,6 +153,7 @@ def test_primary_when_its_supervisor_is_killed_then_its_lease_is_given_back(
     cluster.wait_acks(200)
     old = cluster.primary
     old.announce(*RETURN)
+    cluster.announce(*AHEAD)
     claim = decode_claim(consul.call("GET", f"/v1/kv/{key}?raw"), key, "")
     assert claim.node == old.name
     old.kill()
@@ -428,6 +432,14 @@ def test_application_when_its_primary_is_deposed_then_it_reads_and_sqlite_names_
     cluster.settle()
 
 
+def opened(app: SqlProcess, node: Node) -> bool:
+    """Not while the node's mount is being made."""
+    with contextlib.suppress(SqlError):
+        app.open(node.mount / DATABASE)
+        return True
+    return False
+
+
 @pytest.mark.consul
 def test_transaction_when_the_lease_ends_before_its_journal_then_it_is_not_committed(
     new_electorate: Callable[..., Electorate], consul: ConsulServer, write_back: bool
@@ -459,7 +471,7 @@ def test_transaction_when_the_lease_ends_before_its_journal_then_it_is_not_commi
             eventually(lambda: role(old) == "replica", what="it has another mount")
             old.wait_ready()
             app.disconnect()
-            app.open(old.mount / DATABASE)
+            eventually(partial(opened, app, old), what="the new mount is there")
         count = ("SELECT count(*) FROM bulk", [])
         eventually(lambda: app.ask("attempt", *count) == ["rows", [[1]]], what="it is rolled back")
     assert cluster.settle() == []

@@ -45,10 +45,12 @@ TURNS = (
     "can't apply",
     "a transfer failed",  # it is asked for again
 )
+#: the last that a killed primary sent may have reached one replica and not the elected one
+AHEAD = ("that the primary does not have are kept aside",)
 #: the return of a node that had been the primary until it was killed or cut off
 RETURN = (
     "the database had changed without its log",
-    "that the primary does not have are kept aside",
+    *AHEAD,
     "the database is not what the log says",
 )
 
@@ -173,6 +175,7 @@ class Electorate(Cluster):
 
     def kill(self, *nodes: Node) -> None:
         """kill -9 of every process, at once as far as that goes."""
+        self.announce(*AHEAD)
         for node in nodes:
             node.announce(*RETURN)
             node._let_go()
