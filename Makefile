@@ -16,6 +16,7 @@ help:
 	@echo 'make bench              the mount against native SQLite, and failovers'
 	@echo 'make torture            kills and long random runs, and make test-write-back'
 	@echo 'make sqlite-suite       SQLite'\''s own tests, natively and in a mount [ARGS="--tenth wal"]; ARGS=--help'
+	@echo 'make programs           real programs on real nodes: docs/programs.md [T="-k django"]'
 	@echo 'make test-lowest        the tests with the oldest versions that pyproject.toml allows'
 	@echo 'make docs               write the generated parts of docs/ anew'
 	@echo 'make install, make clean'
@@ -36,10 +37,18 @@ test-write-back: install
 	@deploy/check-fuse.sh
 	$(bin)/pytest -m 'not torture' --write-back $(WORKERS) $(ENOUGH) $(T)
 
+# T chooses among them.
+.PHONY: programs
+programs: install
+	@deploy/check-fuse.sh
+	@deploy/programs.sh
+	$(bin)/pytest tests/test_programs.py tests/test_program_tools.py --timeout 1800 $(T)
+
 # T chooses among its own tests.
 .PHONY: torture
 torture: $(if $(T),install,test-write-back)
 	@deploy/check-fuse.sh
+	-@deploy/programs.sh
 	$(bin)/pytest -m torture --timeout 1800 $(T)
 
 .PHONY: test-lowest

@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from setproctitle import setproctitle
 
@@ -23,6 +24,7 @@ from litemq.actors import hook_loader
 from litemq.actors.app_command import AppCommand
 from litemq.actors.crew import Crew
 from litemq.actors.drain import Drain
+from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
 from litemq.actors.nursery import Nursery
 from litemq.actors.orphans import Orphans
@@ -33,6 +35,7 @@ from litemq.actors.roles import actors_of, modules_of
 from litemq.config import Config
 from litemq.errors import ConfigError, LiteMQError
 from litemq.fs import mount
+from litemq.fs.dead_mount import DeadMounts, Readers, end_reads
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
@@ -82,6 +85,7 @@ class Supervisor:
         #: the role is that of an earlier life, until the election has changed it
         self._provisional = False
         self._ready = False
+        self._dead_mounts = DeadMounts(str(config.mount.path))
         self._drain = Drain(self._reactor, self._endpoints, send=self._send, done=self._drained)
         self._leaving = False
         self._exit_code = 0
@@ -118,6 +122,7 @@ class Supervisor:
                 self._nursery.close()
                 if config.mount.fuse:
                     mount.clean_stale_mount(str(config.mount.path))
+                    self._reads_ended(end_reads(self._dead_mounts.all()))
             os.close(lock)
         if self._failure is not None:
             raise self._failure
@@ -152,6 +157,7 @@ class Supervisor:
             mount.clean_stale_mount(path)
             self._config.mount.path.mkdir(mode=0o755, exist_ok=True)
             return
+        self._dead_mounts.look()
         mount.detach_stale_fuse(path)
         if not mount.is_mounted(path):  # else a killed node's guard is still there, as it should
             mount.prepare_mountpoint(path)
@@ -182,6 +188,7 @@ class Supervisor:
 
     def _serve(self) -> None:
         assert self._nursery is not None
+        self._helper = HelperThread()  # not before: a nursery is forked without threads
         control = Receiver.bind(self._endpoints.control, on_garbage=log.strange_message)
         self._crew = crew = Crew(
             self._config,
@@ -196,6 +203,7 @@ class Supervisor:
         reactor = self._reactor
         reactor.on_message(control, self._handle)
         reactor.on_readable(self._nursery.fileno(), self._children)
+        reactor.on_readable(self._helper.fd, self._helper.collect)
         reactor.every(self._watch_s, self._watch)
         try:
             reactor.run(
@@ -351,13 +359,31 @@ class Supervisor:
         if self._wanted is not None:
             return  # the next change begins at once
         ready = self._crew.ready
+        if self._config.mount.fuse and not (ready and self._ready):
+            self._dead_mounts.look()
         if ready and not self._ready:
             self._log.info("node is ready", role=self._role, path=str(self._config.mount.path))
+            # Not before: what programs have committed there may be in the kernel's cache only.
+            # Not in this thread: it looks at every process of the machine.
+            devices = self._dead_mounts.replaced()
+            if devices:
+                self._helper.call(partial(end_reads, devices), self._reads_ended)
         self._ready = ready
         if ready and not self._provisional:
             self._app.node_is_ready()
             if self._hook is not None and self._primary:
                 self._hook.serves(self._epoch, self._why)
+
+    def _reads_ended(self, readers: Readers | LiteMQError) -> None:
+        """Programs that have files open in former mounts get errors, and no old states."""
+        assert isinstance(readers, Readers)
+        if readers.ended:
+            self._log.info("ended reads in the dead mount", files=readers.ended)
+        if readers.unknown:
+            self._log.warning(
+                "programs may go on reading old states in the dead mount",
+                pids=sorted(readers.unknown)[:20],
+            )
 
     def _status(self, request: int) -> m.NodeStatus:
         databases: list[m.DatabaseStatus] = []

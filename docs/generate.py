@@ -1,8 +1,12 @@
-"""Writes the generated parts of the documentation anew: configuration keys, command-line help."""
+"""Writes the generated parts of the documentation anew.
+
+Configuration keys, the command line's help, and what programs do when a process dies.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +16,18 @@ from litemq import cli
 from litemq.config import reference
 
 DIRECTORY = Path(__file__).parent
+sys.path.append(str(DIRECTORY.parent / "tests" / "support"))
 BEGIN = "<!-- begin: configuration keys, written by `make docs` -->"
 END = "<!-- end: configuration keys -->"
 CLI_BEGIN = "<!-- begin: the command line's own help, written by `make docs` -->"
 CLI_END = "<!-- end: the command line's own help -->"
+PROGRAMS_BEGIN = "<!-- begin: programs, written by `make docs` -->"
+PROGRAMS_END = "<!-- end: programs -->"
+PROGRAM_COLUMNS = (
+    "program", "set-up", "its FUSE actor died", "its node became the primary: writes",
+    "it ceased to be the primary: reads", "it was killed and is back: reads",
+    "to have it go on by itself",
+)  # fmt: skip
 
 
 def key_table() -> str:
@@ -27,6 +39,24 @@ def key_table() -> str:
         rows.append(
             f"| `[{key.section}]` | `{key.name}` | {default} | {key.expects} | {key.description} |"
         )
+    return "\n".join(rows)
+
+
+def program_table() -> str:
+    """The rows that tests/test_programs.py holds real programs to."""
+    from program_table import PROGRAMS  # beside the tests
+
+    rows = [
+        f"| {' | '.join(PROGRAM_COLUMNS)} |",
+        "|---" * len(PROGRAM_COLUMNS) + "|",
+    ]
+    for each in PROGRAMS:
+        found = each.recoveries
+        cells = [
+            f"{each.name} {each.version}".strip(), each.described, found.actor_died.value,
+            found.promoted.value, found.deposed.value, found.returned.value, each.advice or "—",
+        ]  # fmt: skip
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -55,6 +85,10 @@ def replaced(text: str, begin: str, end: str, block: str) -> str:
 
 def main() -> None:
     operations, commands = DIRECTORY / "operations.md", DIRECTORY / "cli.md"
+    programs = DIRECTORY / "programs.md"
+    programs.write_text(
+        replaced(programs.read_text(), PROGRAMS_BEGIN, PROGRAMS_END, program_table())
+    )
     operations.write_text(replaced(operations.read_text(), BEGIN, END, key_table()))
     commands.write_text(replaced(commands.read_text(), CLI_BEGIN, CLI_END, command_help()))
 
