@@ -270,6 +270,9 @@ class FileCapture:
     def _try(self, tracked: Tracked) -> None:
         if tracked.comparing is None or tracked.opening:
             return
+        if self._in_a_transaction(tracked):  # without a call into the mount that its writer is in
+            self._again(tracked, LOCK_RETRY_S)
+            return
         tracked.opening = True
 
         def opened(fd: int | None) -> None:
@@ -300,6 +303,12 @@ class FileCapture:
                 self._ask_more(quiet)
 
         self._helper.open_file(self._mount_path(tracked.name), opened)
+
+    def _in_a_transaction(self, tracked: Tracked) -> bool:
+        try:
+            return self._journal_active(tracked) and is_there(self._path(tracked))
+        except OSError:
+            return False  # that shows at the file itself, too
 
     def _nothing_there(self, tracked: Tracked) -> None:
         """The file has lost its name meanwhile: there is nothing to be compared."""
