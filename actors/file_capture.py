@@ -37,7 +37,7 @@ from litemq.errors import (
 )
 from litemq.fs.comparison import Changed, compare
 from litemq.fs.journal import is_active
-from litemq.fs.locks import SharedLock
+from litemq.fs.locks import SharedLock, committing
 from litemq.fs.overlay import Overlay
 from litemq.fs.wal_tail import WalTail
 
@@ -279,30 +279,62 @@ class FileCapture:
             if fd is None:
                 tracked.opening = False
                 self._unopened(tracked)
-                return
-            try:
-                quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
-            except OSError as error:
-                self._close(fd)  # and with it the lock
-                tracked.opening = False
-                self.unreadable(tracked, error)
-                return
-            if quiet is None:
-                self._close(fd)
-                tracked.opening = False
-                self._again(tracked, LOCK_RETRY_S)
-            elif self._cached:
-                # what has been committed may be in the kernel alone
-                mounts = self._mounts
-                self._helper.call(
-                    lambda: write_out_in_mount(fd), lambda _: self._written_out(quiet, mounts)
-                )
-            elif tracked.comparing is not None and tracked.comparing.numbers is None:
-                self._compare_quiet(quiet)
+            elif self._cached and tracked.looks < MOST_LOOKS:
+                self._write_out_and_look(tracked, fd)
             else:
-                self._ask_more(quiet)
+                self._look(tracked, fd)
 
         self._helper.open_file(self._mount_path(tracked.name), opened)
+
+    def _write_out_and_look(self, tracked: Tracked, fd: int) -> None:
+        """What is written from the look on is to be told from what the kernel still has."""
+        mounts = self._mounts
+
+        def written_out(_: object) -> None:
+            if mounts == self._mounts:
+                self._look(tracked, fd)
+            else:
+                self._not_now(tracked, fd)
+
+        try:
+            busy = committing(fd)
+        except OSError as error:
+            self._close(fd)
+            tracked.opening = False
+            self.unreadable(tracked, error)
+            return
+        if busy:  # its pages are not asked for one by one
+            tracked.looks += 1
+            self._not_now(tracked, fd)
+        else:
+            self._helper.call(lambda: write_out_in_mount(fd), written_out)
+
+    def _not_now(self, tracked: Tracked, fd: int) -> None:
+        self._close(fd)
+        tracked.opening = False
+        self._again(tracked, LOCK_RETRY_S)
+
+    def _look(self, tracked: Tracked, fd: int) -> None:
+        """Go on with a database that nobody writes at this moment, or try again."""
+        try:
+            quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
+        except OSError as error:
+            self._close(fd)  # and with it the lock
+            tracked.opening = False
+            self.unreadable(tracked, error)
+            return
+        if quiet is None:
+            self._not_now(tracked, fd)
+        elif self._cached:
+            # what has been committed may be in the kernel alone
+            mounts = self._mounts
+            self._helper.call(
+                lambda: write_out_in_mount(fd), lambda _: self._written_out(quiet, mounts)
+            )
+        elif tracked.comparing is not None and tracked.comparing.numbers is None:
+            self._compare_quiet(quiet)
+        else:
+            self._ask_more(quiet)
 
     def _in_a_transaction(self, tracked: Tracked) -> bool:
         try:
@@ -363,10 +395,12 @@ class FileCapture:
         """Keep writers from beginning; None if one is in the middle of a transaction."""
         lock, tail = SharedLock(fd), tracked.wal
         wal_lock = None
-        if not self._cached and tracked.looks < MOST_LOOKS:
+        if tracked.looks < MOST_LOOKS:
             tracked.looks += 1
-            path = self._path(tracked)
-            watch = Undisturbed.begin(fd, path, tail, lambda: self._journal_active(tracked))
+            watch = Undisturbed.begin(
+                fd, self._path(tracked), tail, lambda: self._journal_active(tracked),
+                cached=self._cached,
+            )  # fmt: skip
             if watch is not None:
                 return Quiet(tracked, fd, lock, tail, None, self._close, watch)
             return None
