@@ -53,7 +53,7 @@ class Undisturbed:
             return None
         try:
             watch._add(path)
-            if tail is not None and not cached:
+            if tail is not None:
                 watch._add(f"{path}-wal")
             watch._published = watch._how_far()
             if watch._idle():
