@@ -188,6 +188,17 @@ def told_size(header: DatabaseHeader) -> int:
     return header.n_pages_in_header if kept else 0
 
 
+def check_told_size(header: DatabaseHeader, commit: int) -> None:
+    """A SQLite before 3.7 (2010) leaves the size in the header as it was, and says so by the change
+    counter. A replica's SQLite writes a counter of its own, and would believe that size.
+    """
+    if not told_size(header) and header.n_pages_in_header not in (0, commit):
+        raise NotInTheClearError(
+            f"a SQLite before 3.7 has written it: its header tells {header.n_pages_in_header} pages"
+            f" instead of {commit}, and a copy would lack the rest; the next commit of a newer one mends it"
+        )
+
+
 def bookkeeping(page1: bytes | memoryview) -> bytes:
     """The 12 bytes of page 1 in which equal databases may differ."""
     return b"".join(page1[part] for part in BOOKKEEPING)
