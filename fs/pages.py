@@ -195,7 +195,7 @@ def check_told_size(header: DatabaseHeader, commit: int) -> None:
     if not told_size(header) and header.n_pages_in_header not in (0, commit):
         raise NotInTheClearError(
             f"a SQLite before 3.7 has written it: its header tells {header.n_pages_in_header} pages"
-            f" instead of {commit}, and a copy would lack the rest; the next commit of a newer one mends it"
+            f" instead of {commit}, and a copy would lack the rest; a newer one's commit mends it"
         )
 
 
