@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ class EverydayPlan:
     rounds: int
     directory: Path | None
     write_back: bool = False
+    operations: Sequence[Operation] = OPERATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def run(plan: EverydayPlan, say: Callable[[str], None]) -> list[Slowdown]:
     """A primary with a replica. Raises LiteMQError."""
     names = ["everyday-a", "everyday-b"]
     with LocalCluster(names, below=plan.directory, write_back=plan.write_back) as cluster:
-        bench = _Everyday(cluster, say)
+        bench = _Everyday(cluster, plan.operations, say)
         try:
             for number in range(plan.rounds):
                 bench.round(number)
@@ -63,8 +64,14 @@ def run(plan: EverydayPlan, say: Callable[[str], None]) -> list[Slowdown]:
 
 
 class _Everyday:
-    def __init__(self, cluster: LocalCluster, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        operations: Sequence[Operation],
+        say: Callable[[str], None],
+    ) -> None:
         self._cluster = cluster
+        self._operations = operations
         self._say = say
         self._native = cluster.directory / "native"
         self._native.mkdir()
@@ -73,7 +80,7 @@ class _Everyday:
 
     def round(self, number: int) -> None:
         sides = (NATIVE, MOUNT) if number % 2 == 0 else (MOUNT, NATIVE)
-        for operation in OPERATIONS:
+        for operation in self._operations:
             for side in sides:
                 self._say(f"round {number + 1}: {operation.name}, {side}")
                 taken_s = self._run(operation, side)
@@ -84,7 +91,7 @@ class _Everyday:
         """FUSE calls of every operation."""
         entry = mount.find_mount(str(self._cluster.primary.mount))
         assert entry is not None
-        for operation in OPERATIONS:
+        for operation in self._operations:
             self._say(f"calls: {operation.name}")
             sent: dict[str, int] = {}
             self._run(operation, MOUNT, around=calls.counted(entry.minor, sent))
@@ -93,7 +100,7 @@ class _Everyday:
             }
 
     def found(self) -> list[Slowdown]:
-        return [self._slowdown(operation.name) for operation in OPERATIONS]
+        return [self._slowdown(operation.name) for operation in self._operations]
 
     def _slowdown(self, name: str) -> Slowdown:
         native, mounted = self._taken_ms[name, NATIVE], self._taken_ms[name, MOUNT]
