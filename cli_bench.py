@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from litemq.bench.accounts import Account
     from litemq.bench.calls import Calls
     from litemq.bench.demo import Row
+    from litemq.bench.everyday import Slowdown
     from litemq.bench.failover_bench import FailoverReport
     from litemq.bench.fanout import FanoutReport
     from litemq.bench.huge import HugeReport
     from litemq.bench.measure import Report
 
 WRITES, FAILOVER, CALLS = "writes", "failover", "calls"
-FANOUT, SCALING, HUGE = "fanout", "scaling", "huge"
+FANOUT, SCALING, HUGE, EVERYDAY = "fanout", "scaling", "huge", "everyday"
 #: as in bench/failover_bench.py and bench/scenarios.py, which are imported when they are needed
 ELECTIONS = ("consul-1s", "consul-500ms", "file")
 SCENARIOS = ("kill", "crash", "stop", "cable", "handoff", "sigterm")
@@ -36,7 +37,7 @@ SCENARIOS = ("kill", "crash", "stop", "cable", "handoff", "sigterm")
 @click.command()
 @click.option(
     "--only",
-    type=click.Choice([WRITES, FAILOVER, CALLS, FANOUT, SCALING, HUGE]),
+    type=click.Choice([WRITES, FAILOVER, CALLS, FANOUT, SCALING, HUGE, EVERYDAY]),
     help="One of the parts. [default: writes, calls, failover]",
 )
 @click.option(
@@ -146,6 +147,10 @@ def bench(
     copied in; how long that takes, and the most memory that each actor has had. It takes five times
     the size on the disk.
 
+    Everyday: what programs do beside committing (open and close, a cache that is too small, VACUUM,
+    savepoints, temporary files, backup): how long one takes on both sides, and its FUSE calls where
+    they can be counted.
+
     \b
     Examples:
       litemq bench
@@ -154,9 +159,10 @@ def bench(
       litemq bench --only fanout --replicas 50 --seconds 20
       litemq bench --only scaling
       litemq bench --only huge --gibibytes 1
+      litemq bench --only everyday --rounds 3
       litemq bench --format json --directory /data >bench.json
     """
-    from litemq.bench import calls, failover_bench, fanout, huge, measure, scaling_tables
+    from litemq.bench import calls, everyday, failover_bench, fanout, huge, measure, scaling_tables
     from litemq.bench.processes import terminated_like_interrupted
 
     plan = measure.Plan(
@@ -187,6 +193,7 @@ def bench(
         raise LiteMQError(uncounted)
     fanned_out: FanoutReport | None = None
     grown: HugeReport | None = None
+    slowed: list[Slowdown] = []
     try:
         with terminated_like_interrupted():
             if only in (None, WRITES):
@@ -201,6 +208,10 @@ def bench(
                 )
             if only == HUGE:
                 grown = huge.run(huge.HugePlan(gibibytes, directory, write_back), say)
+            if only == EVERYDAY:
+                slowed = everyday.run(
+                    everyday.EverydayPlan(plan.rounds, directory, write_back), say
+                )
     finally:
         say("")
     if style == "json":
@@ -214,6 +225,8 @@ def bench(
             found[FANOUT] = fanned_out.as_json()
         if grown is not None:
             found[HUGE] = grown.as_json()
+        if slowed:
+            found[EVERYDAY] = [each.as_json() for each in slowed]
         if only == SCALING:
             found[SCALING] = [each.as_json() for each in scaling_tables.lines()]
         click.echo(json.dumps(found, indent=2))
@@ -225,6 +238,9 @@ def bench(
                 click.echo(line)
         if grown is not None:
             for line in (*table(*huge.table_rows(grown), right={1, 2, 3}), *huge.words(grown), ""):
+                click.echo(line)
+        if slowed:
+            for line in (*table(*everyday.table_rows(slowed), right={1, 2, 3, 4, 5}), ""):
                 click.echo(line)
         if only == SCALING:
             rows = [each.cells() for each in scaling_tables.lines()]

@@ -72,7 +72,7 @@ class CachedWrites:
                 # we heard of it before the kernel did
                 self._reactor.later(REOPEN_S, lambda: self.open_wal(name, done))
 
-        self._helper.run(lambda: _write_out(self._mount_path(name)))
+        self._helper.run(lambda: write_out_in_mount(self._mount_path(name)))
         # for writing, too: see WalTail.seal
         self._helper.open_file(f"{self._mount_path(name)}-wal", opened, writing=True)
 
@@ -158,10 +158,20 @@ def close_in_mount(fd: int) -> None:
         os.close(fd)
 
 
-def write_out_in_mount(fd: int) -> None:
-    """Have the kernel write what it holds of a file, unless the mount has died, and its cache."""
+def write_out_in_mount(file: int | str) -> None:
+    """Have the kernel write what it holds of a file, unless the mount has died, and its cache.
+
+    The file: a descriptor, or its path in the mount.
+    """
     with contextlib.suppress(OSError):
-        write_out(fd)
+        if isinstance(file, int):
+            write_out(file)
+            return
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            write_out(fd)
+        finally:
+            close_in_mount(fd)
 
 
 def write_out_with_journal(fd: int, journal: str) -> None:
@@ -169,16 +179,5 @@ def write_out_with_journal(fd: int, journal: str) -> None:
 
     Its pages say nothing as long as it is not known whether a transaction is under way.
     """
-    _write_out(journal)
+    write_out_in_mount(journal)
     write_out_in_mount(fd)
-
-
-def _write_out(path: str) -> None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        write_out_in_mount(fd)
-    finally:
-        close_in_mount(fd)

@@ -17,7 +17,11 @@ from errno import ENOSPC
 
 from litemq import log
 from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
-from litemq.actors.cached_writes import close_in_mount, write_out_with_journal
+from litemq.actors.cached_writes import (
+    close_in_mount,
+    write_out_in_mount,
+    write_out_with_journal,
+)
 from litemq.actors.failing import FILE_ERRORS
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.helper_thread import HelperThread
@@ -37,7 +41,7 @@ from litemq.errors import (
 )
 from litemq.fs.comparison import Changed, compare
 from litemq.fs.journal import is_active
-from litemq.fs.locks import SharedLock
+from litemq.fs.locks import SharedLock, committing
 from litemq.fs.mount import GONE
 from litemq.fs.overlay import Overlay
 from litemq.fs.wal_tail import WalTail
@@ -271,38 +275,96 @@ class FileCapture:
     def _try(self, tracked: Tracked) -> None:
         if tracked.comparing is None or tracked.opening:
             return
+        if self._in_a_transaction(tracked):  # without a call into the mount that its writer is in
+            if self._cached:
+                self._have_journal_written(tracked)
+            else:
+                self._again(tracked, LOCK_RETRY_S)
+            return
         tracked.opening = True
 
         def opened(fd: int | None) -> None:
             if fd is None:
                 tracked.opening = False
                 self._unopened(tracked)
-                return
-            try:
-                quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
-            except OSError as error:
-                self._close(fd)  # and with it the lock
-                tracked.opening = False
-                self.unreadable(tracked, error)
-                return
-            if quiet is None:
-                self._close(fd)
-                tracked.opening = False
-                self._again(tracked, LOCK_RETRY_S)
-            elif self._cached:
-                # what has been committed may be in the kernel alone
-                mounts = self._mounts
-                journal = f"{self._mount_path(tracked.name)}-journal"
-                self._helper.call(
-                    lambda: write_out_with_journal(fd, journal),
-                    lambda _: self._written_out(quiet, mounts),
-                )
-            elif tracked.comparing is not None and tracked.comparing.numbers is None:
-                self._compare_quiet(quiet)
+            elif self._cached and tracked.looks < MOST_LOOKS:
+                self._write_out_and_look(tracked, fd)
             else:
-                self._ask_more(quiet)
+                self._look(tracked, fd)
 
         self._helper.open_file(self._mount_path(tracked.name), opened)
+
+    def _have_journal_written(self, tracked: Tracked) -> None:
+        """The kernel alone may know that the transaction has ended."""
+        tracked.opening = True
+        journal = self._journal_in_mount(tracked)
+
+        def written_out(_: object) -> None:
+            tracked.opening = False
+            if self._in_a_transaction(tracked):
+                self._again_later(tracked)
+            else:
+                self._try(tracked)
+
+        self._helper.call(lambda: write_out_in_mount(journal), written_out)
+
+    def _write_out_and_look(self, tracked: Tracked, fd: int) -> None:
+        """What is written from the look on is to be told from what the kernel still has."""
+        mounts = self._mounts
+
+        def written_out(_: object) -> None:
+            if mounts == self._mounts:
+                self._look(tracked, fd)
+            else:
+                self._not_now(tracked, fd)
+
+        try:
+            busy = committing(fd)
+        except OSError as error:
+            self._close(fd)
+            tracked.opening = False
+            self.unreadable(tracked, error)
+            return
+        if busy:  # its pages are not asked for one by one
+            tracked.looks += 1
+            self._not_now(tracked, fd)
+        else:
+            journal = self._journal_in_mount(tracked)
+            self._helper.call(lambda: write_out_with_journal(fd, journal), written_out)
+
+    def _not_now(self, tracked: Tracked, fd: int) -> None:
+        self._close(fd)
+        tracked.opening = False
+        self._again(tracked, LOCK_RETRY_S)
+
+    def _look(self, tracked: Tracked, fd: int) -> None:
+        """Go on with a database that nobody writes at this moment, or try again."""
+        try:
+            quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
+        except OSError as error:
+            self._close(fd)  # and with it the lock
+            tracked.opening = False
+            self.unreadable(tracked, error)
+            return
+        if quiet is None:
+            self._not_now(tracked, fd)
+        elif self._cached:
+            # what has been committed may be in the kernel alone
+            mounts, journal = self._mounts, self._journal_in_mount(tracked)
+            self._helper.call(
+                lambda: write_out_with_journal(fd, journal),
+                lambda _: self._written_out(quiet, mounts),
+            )
+        elif tracked.comparing is not None and tracked.comparing.numbers is None:
+            self._compare_quiet(quiet)
+        else:
+            self._ask_more(quiet)
+
+    def _in_a_transaction(self, tracked: Tracked) -> bool:
+        try:
+            return self._journal_active(tracked) and is_there(self._path(tracked))
+        except OSError:
+            return False  # that shows at the file itself, too
 
     def _nothing_there(self, tracked: Tracked) -> None:
         """The file has lost its name meanwhile: there is nothing to be compared."""
@@ -360,10 +422,12 @@ class FileCapture:
         """Keep writers from beginning; None if one is in the middle of a transaction."""
         lock, tail = SharedLock(fd), tracked.wal
         wal_lock = None
-        if not self._cached and tracked.looks < MOST_LOOKS:
+        if tracked.looks < MOST_LOOKS:
             tracked.looks += 1
-            path = self._path(tracked)
-            watch = Undisturbed.begin(fd, path, tail, lambda: self._journal_active(tracked))
+            watch = Undisturbed.begin(
+                fd, self._path(tracked), tail, lambda: self._journal_active(tracked),
+                cached=self._cached,
+            )  # fmt: skip
             if watch is not None:
                 return Quiet(tracked, fd, lock, tail, None, self._close, watch)
             return None
@@ -558,6 +622,9 @@ class FileCapture:
 
     def _path(self, tracked: Tracked) -> str:
         return str(self._layout.files / tracked.name)
+
+    def _journal_in_mount(self, tracked: Tracked) -> str:
+        return f"{self._mount_path(tracked.name)}-journal"
 
     def _journal_active(self, tracked: Tracked) -> bool:
         try:

@@ -17,7 +17,7 @@ from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
 from litemq.errors import NotADatabaseError, StorageError
 from litemq.fs.btree import check_schema_page
-from litemq.fs.pages import read_header
+from litemq.fs.pages import check_told_size, read_header
 from litemq.transport import messages as m
 from litemq.transport.sockets import Sender
 
@@ -76,7 +76,7 @@ class GroupCommit:
         """
         record = tracked.log.prepare(
             self._epoch,
-            _in_the_clear(pages, starts=not tracked.log.n_pages, foreign=tracked.foreign),
+            _in_the_clear(pages, commit, starts=not tracked.log.n_pages, foreign=tracked.foreign),
             commit=commit,
             page_size=page_size,
             timestamp_ms=_now_ms(),
@@ -204,14 +204,15 @@ class GroupCommit:
 
 
 def _in_the_clear(
-    pages: Iterable[tuple[int, bytes]], *, starts: bool, foreign: bool
+    pages: Iterable[tuple[int, bytes]], commit: int, *, starts: bool, foreign: bool
 ) -> Iterator[tuple[int, bytes]]:
-    """The same pages; `starts`: the first of a log; `foreign`: the file was no database in the
-    clear before.
+    """The same pages, of a database of `commit` pages; `starts`: the first of a log; `foreign`: the
+    file was no database in the clear before.
     """
     for number, data in pages:
         if number == 1:
             header = read_header(partial(_first, data))
+            check_told_size(header, commit)
             if starts:
                 check_schema_page(data, header.page_size - header.reserved_bytes)
             if foreign:

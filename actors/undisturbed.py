@@ -15,6 +15,7 @@ from typing import Self
 
 from inotify_simple import INotify, flags
 
+from litemq.errors import FormatError
 from litemq.fs.locks import committing
 from litemq.fs.wal_tail import WalTail
 
@@ -25,40 +26,48 @@ class Undisturbed:
     """From `begin` on."""
 
     def __init__(
-        self, fd: int, path: str, tail: WalTail | None, journal_active: Callable[[], bool]
-    ) -> None:
+        self, fd: int, path: str, tail: WalTail | None, journal_active: Callable[[], bool],
+        *, cached: bool,
+    ) -> None:  # fmt: skip
+        self._cached = cached
         self._fd = fd
         self._path = path
         self._tail = tail
         self._journal_active = journal_active
         self._watch = INotify(nonblocking=True)
+        self._published: tuple[bytes, int] | None = None
 
     @classmethod
     def begin(
-        cls, fd: int, path: str, tail: WalTail | None, journal_active: Callable[[], bool]
-    ) -> Self | None:
+        cls, fd: int, path: str, tail: WalTail | None, journal_active: Callable[[], bool],
+        *, cached: bool = False,
+    ) -> Self | None:  # fmt: skip
         """None if somebody writes now, or it can't be watched.
 
-        `fd` is the database in the mount, `path` its backing file.
+        `fd` is the database in the mount, `path` its backing file. `cached`: the kernel caches what
+        is written there.
         """
         try:
-            watch = cls(fd, path, tail, journal_active)
+            watch = cls(fd, path, tail, journal_active, cached=cached)
         except OSError:  # inotify is used up
             return None
         try:
             watch._add(path)
             if tail is not None:
                 watch._add(f"{path}-wal")
+            watch._published = watch._how_far()
             if watch._idle():
                 return watch
-        except OSError:
+        except (FormatError, OSError):
             pass
         watch.end()
         return None
 
     def undisturbed(self) -> bool:
         """Whether nobody has written from the beginning until now. Raises OSError."""
-        return self._idle() and not self._watch.read(timeout=0)
+        return (
+            self._idle() and self._how_far() == self._published and not self._watch.read(timeout=0)
+        )
 
     def end(self) -> None:
         self._watch.close()
@@ -71,4 +80,12 @@ class Undisturbed:
             return False
         if self._tail is None:
             return not os.path.exists(f"{self._path}-wal")
+        if self._cached and not self._tail.unshared and self._published is None:
+            return False  # it is being opened: its index is not there yet
         return not self._tail.being_written
+
+    def _how_far(self) -> tuple[bytes, int] | None:
+        """How far a cached WAL goes, by the index if somebody shares it."""
+        if self._tail is None or not self._cached:
+            return None
+        return self._tail.published(chain=self._tail.unshared)

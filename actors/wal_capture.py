@@ -23,7 +23,7 @@ from litemq.actors.tracked import Tracked
 from litemq.actors.write_watch import WriteWatch
 from litemq.errors import FormatError, NotADatabaseError, StorageError
 from litemq.fs.mount import GONE
-from litemq.fs.wal_tail import WalCommit, WalTail
+from litemq.fs.wal_tail import ResumePoint, WalCommit, WalTail
 
 #: how long commits are gathered into one group after one has been taken
 GATHER_S = 0.001
@@ -78,18 +78,22 @@ class WalCapture:
 
     def tail_of(self, tracked: Tracked) -> WalTail:
         """A tail of the backing file that goes on where the log ends."""
+        return self._tail(tracked, tracked.resume_point)
+
+    def _tail(self, tracked: Tracked, resume: ResumePoint | None) -> WalTail:
         return WalTail(
             f"{self._layout.files / tracked.name}-wal",
-            tracked.resume_point,
+            resume,
             beat=self._beat,
             recovery=self._layout.recovery,
         )
 
     def _followed(self, tracked: Tracked, *, made: bool) -> WalTail:
         if tracked.wal is None:
-            tracked.wal = self.tail_of(tracked)
+            # a new file may be a copy of one that was here before, laid over an older database
+            resume = None if made else tracked.resume_point
+            tracked.wal = self._tail(tracked, resume)
             if self._cached is not None:
-                resume = None if made else tracked.resume_point
                 tracked.wal = WalTail(
                     tracked.wal.path,
                     resume,

@@ -80,11 +80,19 @@ def _count_in(directory: Path, journal: str, synchronous: str) -> dict[str, floa
         insert = "INSERT INTO t VALUES (hex(randomblob(50)))"
         for _ in range(COMMITS):
             database.execute(insert)
-        with _traced(entry.minor) as trace:
+        sent: dict[str, int] = {}
+        with counted(entry.minor, sent):
             for _ in range(COMMITS):
                 database.execute(insert)
-            sent = collections.Counter(_SENT.findall(trace.read_text()))
     return {kind: number / COMMITS for kind, number in sorted(sent.items())}
+
+
+@contextlib.contextmanager
+def counted(connection: int, sent: dict[str, int]) -> Iterator[None]:
+    """Put into `sent` how many calls of each kind the kernel makes meanwhile."""
+    with _traced(connection) as trace:
+        yield
+        sent.update(collections.Counter(_SENT.findall(trace.read_text())))
 
 
 @contextlib.contextmanager

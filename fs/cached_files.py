@@ -51,7 +51,7 @@ class CachedDatabaseFile(DatabaseFile):
         return await _write_when_there_is_room(self, offset, data)
 
     async def truncate(self, size: int) -> None:
-        if not self._cut_by_sqlite(size) and self.gatekeeper.capturing:
+        if self.gatekeeper.capturing and not self._cut_by_sqlite(size) and self._lacks(size):
             self.capture.everything = True
             self._unexplained_change()
         self._resize(size)

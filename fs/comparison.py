@@ -66,7 +66,14 @@ def compare(
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         first = overlay.read(1) if overlay is not None else None
-        header = read_header(lambda n: os.pread(fd, n, 0) if first is None else first[:n])
+
+        def beginning(size: int) -> bytes:
+            data = os.pread(fd, size, 0) if first is None else first[:size]
+            if not data:
+                raise FormatError(f"{path} has been cut meanwhile")
+            return data
+
+        header = read_header(beginning)
         size = header.page_size
         file_bytes = os.fstat(fd).st_size
         commit = database_size(header, file_bytes) if overlay is None else overlay.n_pages

@@ -7,10 +7,13 @@ unknown.
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 LOCKS = Path("/proc/locks")
+_READ_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,29 @@ class KernelLock:
         return self.first <= first and self.last >= last
 
 
-def held_locks() -> list[KernelLock] | None:
-    """All that are held now, those of whole files (flock) aside; None if that can't be told."""
+def held_locks(inodes: Collection[int] | None = None) -> list[KernelLock] | None:
+    """All that are held now on files with these inodes (None: on any), those of whole files (flock)
+    aside; None if that can't be told.
+    """
     try:
-        lines = LOCKS.read_text("ascii").splitlines()
+        lines = _read().splitlines()
     except OSError:
         return None
+    if inodes is not None:  # a machine may have thousands
+        marks = [f":{inode} " for inode in inodes]
+        lines = [line for line in lines if any(mark in line for mark in marks)]
     return [lock for line in lines if (lock := _parse(line.split())) is not None]
+
+
+def _read() -> str:
+    fd = os.open(LOCKS, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, _READ_BYTES):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts).decode("ascii")
 
 
 def _parse(words: list[str]) -> KernelLock | None:

@@ -177,11 +177,26 @@ def database_size(header: DatabaseHeader, file_bytes: int) -> int:
     """Size in pages: what the header says if a version of SQLite wrote it that keeps it, and the
     file has that many pages; otherwise what the file holds.
     """
-    n_pages = header.n_pages_in_header
     in_file = file_bytes // header.page_size
-    if n_pages and header.change_counter == header.version_valid_for and n_pages <= in_file:
-        return n_pages
-    return in_file
+    n_pages = told_size(header)
+    return n_pages if 0 < n_pages <= in_file else in_file
+
+
+def told_size(header: DatabaseHeader) -> int:
+    """Size in pages as the header tells it; 0 if who wrote last does not keep it there."""
+    kept = header.change_counter == header.version_valid_for
+    return header.n_pages_in_header if kept else 0
+
+
+def check_told_size(header: DatabaseHeader, commit: int) -> None:
+    """A SQLite before 3.7 (2010) leaves the size in the header as it was, and says so by the change
+    counter. A replica's SQLite writes a counter of its own, and would believe that size.
+    """
+    if not told_size(header) and header.n_pages_in_header not in (0, commit):
+        raise NotInTheClearError(
+            f"a SQLite before 3.7 has written it: its header tells {header.n_pages_in_header} pages"
+            f" instead of {commit}, and a copy would lack the rest; a newer one's commit mends it"
+        )
 
 
 def bookkeeping(page1: bytes | memoryview) -> bytes:

@@ -52,11 +52,11 @@ class SqliteActs:
 
     def checkpoints(self, database: File | None, index: File | None) -> bool:
         """Whether somebody has SQLite's lock for writing a database in WAL mode."""
-        return self._writes(index, CHECKPOINT) or self._writes(database, EXCLUSIVE)
+        return self._any_writes((index, CHECKPOINT), (database, EXCLUSIVE))
 
     def cuts_wal(self, database: File | None, index: File | None) -> bool:
         """Whether somebody has SQLite's lock for making a WAL shorter."""
-        return self._writes(index, WAL_WRITE) or self._writes(database, EXCLUSIVE)
+        return self._any_writes((index, WAL_WRITE), (database, EXCLUSIVE))
 
     def by_a_dead_mount(self, file: File, database: File | None, pid: int) -> bool:
         """Whether who deletes the file means that of a mount that has died: a thread of a process
@@ -76,11 +76,20 @@ class SqliteActs:
 
     def _writes(self, file: File | None, *ranges: tuple[int, int]) -> bool:
         """Whether somebody has one of these locked for writing, or that can't be told."""
-        if file is None:
+        return self._any_writes(*((file, each) for each in ranges))
+
+    def _any_writes(self, *wanted: tuple[File | None, tuple[int, int]]) -> bool:
+        """Whether somebody has one of these ranges of its file locked for writing, or that can't be
+        told.
+        """
+        files = [(file, bytes_) for file, bytes_ in wanted if file is not None]
+        if not files:
             return False
-        locks = held_locks()
+        locks = held_locks({file.inode for file, _ in files})
         return locks is None or any(
-            self._is_on(lock, file) and any(lock.covers(*each) for each in ranges) for lock in locks
+            self._is_on(lock, file) and lock.covers(*bytes_)
+            for lock in locks
+            for file, bytes_ in files
         )
 
     def _is_on(self, lock: KernelLock, file: File) -> bool:

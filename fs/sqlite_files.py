@@ -13,10 +13,11 @@ from dataclasses import replace
 from errno import ENOSPC, EROFS
 from time import monotonic
 
+from litemq.errors import NotADatabaseError
 from litemq.fs.capture import ZEROED_JOURNAL_HEADER, Commit, DatabaseCapture, Gatekeeper
 from litemq.fs.files import Act, File, Leaving, write_all
 from litemq.fs.journal import is_active
-from litemq.fs.pages import MAGIC
+from litemq.fs.pages import HEADER_BYTES, MAGIC, parse_header, told_size
 from litemq.fs.wal import FRAME_HEADER_BYTES
 from litemq.fs.wal_length import written_end
 from litemq.fs.write_out import start_write_out
@@ -93,11 +94,26 @@ class DatabaseFile(File):
         if capture.wal_end and size and self.gatekeeper.checkpointing(capture.name):
             if capture.never_synced and capture.uncaptured:
                 await self.gatekeeper.wal_gate(capture)
-        elif not capture.journal_active and self.gatekeeper.capturing:
+        elif not capture.journal_active and self.gatekeeper.capturing and self._lacks(size):
             capture.overwritten = capture.wal_end > 0
             capture.everything = True
             self._unexplained_change()
         self._resize(size)
+
+    def _lacks(self, size: int) -> bool:
+        """Whether a file of this length may have other pages (bytes).
+
+        SQLite cuts off what is behind the end of a database after the journal's end.
+        """
+        if self.capture.wal_end:
+            return True
+        try:
+            with open(self.path, "rb") as file:
+                header = parse_header(file.read(HEADER_BYTES))
+                end = told_size(header) * header.page_size
+                return header.wal or not 0 < end <= min(size, os.fstat(file.fileno()).st_size)
+        except (FileNotFoundError, NotADatabaseError):
+            return True
 
     def _unexplained_change(self) -> None:
         self.capture.touched_s = monotonic()

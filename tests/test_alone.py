@@ -8,10 +8,12 @@ from collections.abc import Callable
 import pytest
 from nodes import Cluster
 from sql_process import SqlError, SqlProcess
+from tools import succeed
 
-pytestmark = [pytest.mark.fuse, pytest.mark.caches(False)]
+pytestmark = [pytest.mark.fuse, pytest.mark.caches]
 
 ROUNDS = 30
+PARTS = ("", "-wal")
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +106,55 @@ def test_checkpoint_when_it_truncates_then_it_is_not_busy_and_the_wal_is_empty(
             alone.run(app, "PRAGMA wal_checkpoint(TRUNCATE)")
             assert app.ask("size", str(shared.primary.mount / f"{alone.name}-wal")) == 0
     alone.check()
+
+
+def test_wal_when_copied_to_another_name_then_the_copy_has_all_rows(shared: Cluster) -> None:
+    """Right behind a commit; every other time also over the copy that was just made."""
+    alone, copied = Impatient(shared, "source.db"), Impatient(shared, "copy.db")
+    mount = shared.primary.mount
+    with alone.connect() as app, SqlProcess() as reader:
+        alone.run(app, "PRAGMA journal_mode=WAL", "CREATE TABLE t(x)")
+        for number in range(1, ROUNDS + 1):
+            alone.run(app, "INSERT INTO t VALUES(zeroblob(3000))")
+            for _ in range(1 + number % 2):
+                for part in PARTS:
+                    succeed("cp", f"{alone.name}{part}", f"{copied.name}{part}", directory=mount)
+            reader.open(mount / copied.name, timeout_s=0)
+            assert reader.one("SELECT count(*) FROM t") == number
+            reader.disconnect()
+    alone.check()
+    copied.check()
+
+
+def test_databases_when_swapped_under_exclusive_locks_then_each_has_all_rows(
+    shared: Cluster,
+) -> None:
+    """With their WALs, by names; whoever had them open is killed, and nobody made a checkpoint."""
+    mount = shared.primary.mount
+    rows = {"one.db": 6, "two.db": 2}
+    names = list(rows)
+    for _ in range(max(1, ROUNDS // 10)):
+        holders = [Impatient(shared, name).connect() for name in names]
+        for holder, name in zip(holders, names, strict=True):
+            holder.script(
+                "PRAGMA journal_mode=WAL",
+                "PRAGMA locking_mode=EXCLUSIVE",
+                "DROP TABLE IF EXISTS t",
+                "CREATE TABLE t(x)",
+                *["INSERT INTO t VALUES(1)"] * rows[name],
+            )
+        for old, new in (("one.db", "kept.db"), ("two.db", "one.db"), ("kept.db", "two.db")):
+            for part in PARTS:
+                succeed("mv", f"{old}{part}", f"{new}{part}", directory=mount)
+        for holder in holders:
+            holder.kill()
+        for name, other in zip(names, reversed(names), strict=True):
+            with Impatient(shared, name).connect() as app:
+                assert app.one("SELECT count(*) FROM t") == rows[other], name
+                assert app.sql("PRAGMA integrity_check") == [("ok",)]
+            shared.agree(name)
+        rows = dict(zip(names, reversed(rows.values()), strict=True))
+        for name in names:
+            with shared.primary.connect(name) as app:
+                app.script("PRAGMA journal_mode=DELETE")
+                rows[name] = 6 if name == "one.db" else 2

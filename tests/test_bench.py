@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,19 @@ from commands import litemq
 from namespaces import Network
 
 from litemq import cli, cli_bench
-from litemq.bench import accounts, calls, failover, failover_bench, hosts, scenarios, workload
+from litemq.bench import (
+    accounts,
+    calls,
+    everyday,
+    failover,
+    failover_bench,
+    hosts,
+    scenarios,
+    workload,
+)
 from litemq.bench.accounts import Account, Ack
 from litemq.bench.cluster import LocalCluster, by_file
+from litemq.bench.everyday_work import OPERATIONS
 from litemq.bench.failover import Trial, Trials
 from litemq.bench.failover_bench import FailoverReport, Result
 from litemq.bench.local_node import LocalNode
@@ -84,6 +95,24 @@ def test_bench_when_run_then_json_has_every_figure_and_nothing_is_left(
     assert 0 < report["visible_ms"]["p50"] <= report["visible_ms"]["p99"]
     assert report["pss_bytes"]["primary"] > 1 << 20
     assert report["pss_bytes"]["replica"] > 1 << 20
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_everyday_when_run_then_every_operation_has_its_figures(
+    tmp_path: Path, write_back: bool
+) -> None:
+    """On both sides, twice instead of many times; and the calls of those that must make some."""
+    require_fuse()
+    few = [replace(each, times=2) for each in OPERATIONS if "20 MB" not in each.name]
+    plan = everyday.EverydayPlan(1, tmp_path, write_back, few)
+    found = everyday.run(plan, lambda _: None)
+    assert [each.name for each in found] == [each.name for each in few]
+    for each in found:
+        assert each.native_ms.median > 0
+        assert each.mount_ms.median > 0
+        if not calls.unavailable() and "open" in each.name:
+            assert each.calls["OPEN"] >= 1
+    assert len(everyday.table_rows(found)[1]) == len(few)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -102,3 +102,31 @@ def test_database_when_it_is_encrypted_and_back_then_replicas_show_only_states_i
         with node.connect(name) as reader:
             assert reader.sql("PRAGMA integrity_check") == [("ok",)]
             assert reader.one("SELECT count(*) FROM t") == 71
+
+
+def test_database_when_a_very_old_sqlite_has_written_it_then_replicas_wait_for_a_newer_one(
+    shared: Cluster, name: str, tmp_path: Path
+) -> None:
+    """It leaves the size in the header as it was: a copy there would be cut off."""
+    mount = shared.primary.mount
+    plain(tmp_path / "before", "delete", rows=20)
+    succeed("cp", tmp_path / "before", mount / name, directory=tmp_path)
+    before = shared.agree(name)
+    old = bytearray(plain(tmp_path / "longer", "delete"))
+    old[24:28] = (int.from_bytes(old[24:28], "big") + 1).to_bytes(4, "big")
+    old[28:32] = (int.from_bytes(old[28:32], "big") - 3).to_bytes(4, "big")
+    (tmp_path / "old").write_bytes(old)
+    succeed("cp", tmp_path / "old", mount / name, directory=tmp_path)
+    eventually(lambda: told(shared, KEPT, name) == 1, what="the node says so")
+    with shared.primary.connect(name) as app:
+        assert app.one("SELECT count(*) FROM t") == 50
+        for node in shared.replicas:
+            with node.connect(name) as reader:
+                assert reader.one("SELECT count(*) FROM t") == 20
+            assert node.position(name) == before
+        app.sql("INSERT INTO t VALUES('after')")
+    shared.agree(name)
+    for node in shared.nodes:
+        with node.connect(name) as reader:
+            assert reader.sql("PRAGMA integrity_check") == [("ok",)]
+            assert reader.one("SELECT count(*) FROM t") == 51

@@ -1,98 +1,115 @@
-"""A database is undisturbed only if nobody wrote it and nobody was about to; and nobody notices."""
+"""A look without a lock where writes are cached: backing files show only what was written out."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sql_process import SqlProcess
 
 from litemq.actors.undisturbed import Undisturbed
+from litemq.fs.wal_tail import WalTail
 
-Parts = tuple[sqlite3.Connection, Path, int]
+
+class Looked:
+    """A database as programs have it, and beside it its backing files, which get nothing of what
+    is written from now on.
+    """
+
+    def __init__(self, directory: Path, mode: str) -> None:
+        self.path = directory / "mount.db"
+        self.backing = directory / "backing.db"
+        self.app = SqlProcess(self.path, timeout_s=0)
+        self.app.script(f"PRAGMA journal_mode={mode}", "CREATE TABLE t(x)")
+        self.fd = os.open(self.path, os.O_RDONLY)
+        shutil.copy(self.path, self.backing)
+        self.tail: WalTail | None = None
+        if mode == "wal":
+            shutil.copy(f"{self.path}-wal", f"{self.backing}-wal")
+            self.tail = WalTail(f"{self.path}-wal", None, cached=True)
+            assert self.tail.open()
+            self.tail.use_index(os.open(f"{self.path}-shm", os.O_RDWR))
+
+    def begin(self) -> Undisturbed | None:
+        return Undisturbed.begin(self.fd, str(self.backing), self.tail, lambda: False, cached=True)
+
+    def close(self) -> None:
+        self.app.close()
+        if self.tail is not None:
+            self.tail.close_index()
+            self.tail.close()
+        os.close(self.fd)
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Iterator[Parts]:
-    """A connection without a busy timeout, its database, and a descriptor of that."""
-    path = tmp_path / "a.db"
-    db = sqlite3.connect(path, isolation_level=None, timeout=0)
-    db.execute("PRAGMA journal_mode=memory")
-    db.execute("CREATE TABLE t(x)")
-    fd = os.open(path, os.O_RDONLY)
-    yield db, path, fd
-    db.close()
-    os.close(fd)
+def looked(tmp_path: Path) -> Iterator[Callable[[str], Looked]]:
+    made: list[Looked] = []
+
+    def make(mode: str) -> Looked:
+        made.append(Looked(tmp_path, mode))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
-def begin(parts: Parts, *, journal: bool = False) -> Undisturbed | None:
-    return Undisturbed.begin(parts[2], str(parts[1]), None, lambda: journal)
-
-
-def test_undisturbed_when_nobody_writes_then_it_says_so(parts: Parts) -> None:
-    """Readers do not count, nor does a transaction that has written nothing yet."""
-    watch = begin(parts)
+def still(looked: Looked, meanwhile: Callable[[], object]) -> bool:
+    watch = looked.begin()
     assert watch is not None
-    parts[0].execute("SELECT * FROM t").fetchall()
-    parts[0].execute("BEGIN IMMEDIATE")
-    assert watch.undisturbed()
-    parts[0].execute("COMMIT")
-    watch.end()
+    try:
+        meanwhile()
+        return watch.undisturbed()
+    finally:
+        watch.end()
 
 
-def test_undisturbed_when_a_transaction_has_come_and_gone_then_it_says_no(parts: Parts) -> None:
-    """At both ends nobody holds a lock."""
-    watch = begin(parts)
-    assert watch is not None
-    parts[0].execute("INSERT INTO t VALUES(1)")
-    assert not watch.undisturbed()
-    watch.end()
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_look_when_nobody_writes_or_all_only_read_then_it_counts(
+    looked: Callable[[str], Looked], mode: str
+) -> None:
+    database = looked(mode)
+    assert still(database, lambda: None)
+    assert still(database, lambda: database.app.sql("SELECT * FROM t"))
 
 
-def test_undisturbed_when_somebody_may_write_at_its_end_then_it_says_no(parts: Parts) -> None:
-    """What has been read may be followed by a write, or be one that is under way."""
-    watch = begin(parts)
-    assert watch is not None
-    parts[0].execute("BEGIN EXCLUSIVE")
-    assert not watch.undisturbed()
-    parts[0].execute("COMMIT")
-    assert watch.undisturbed()
-    watch.end()
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_look_when_the_kernel_writes_something_out_meanwhile_then_it_does_not_count(
+    looked: Callable[[str], Looked], mode: str
+) -> None:
+    database = looked(mode)
+
+    def written_out() -> None:
+        with database.backing.open("r+b") as file:
+            file.write(b"SQLite")
+
+    assert not still(database, written_out)
 
 
-def test_undisturbed_when_it_is_not_at_rest_then_it_does_not_begin(parts: Parts) -> None:
-    """A lock of a writer, a journal, a WAL that nobody follows, a file that is gone."""
-    parts[0].execute("BEGIN EXCLUSIVE")
-    assert begin(parts) is None
-    parts[0].execute("COMMIT")
-    assert begin(parts, journal=True) is None
-    wal = Path(f"{parts[1]}-wal")
-    wal.touch()
-    assert begin(parts) is None
-    wal.unlink()
-    os.rename(parts[1], f"{parts[1]}-old")
-    assert begin(parts) is None
-    os.rename(f"{parts[1]}-old", parts[1])
+def test_look_when_a_wal_goes_on_in_the_cache_then_it_does_not_count(
+    looked: Callable[[str], Looked],
+) -> None:
+    """The index tells of a commit, also of one that a checkpoint follows, and the lock of one that
+    is under way.
+    """
+    database = looked("wal")
+    assert not still(database, lambda: database.app.sql("INSERT INTO t VALUES(1)"))
+    database.app.sql("PRAGMA wal_checkpoint")
+    assert not still(database, lambda: database.app.sql("INSERT INTO t VALUES(2)"))
+    assert not still(database, lambda: database.app.script("BEGIN IMMEDIATE"))
+    assert database.begin() is None
+    database.app.sql("ROLLBACK")
+    assert still(database, lambda: None)
 
 
-def test_undisturbed_when_the_file_is_replaced_then_it_says_no(parts: Parts) -> None:
-    """What would be compared is another file."""
-    watch = begin(parts)
-    assert watch is not None
-    other = parts[1].with_name("other")
-    other.write_bytes(parts[1].read_bytes())
-    os.rename(other, parts[1])
-    assert not watch.undisturbed()
-    watch.end()
-
-
-def test_undisturbed_when_it_watches_then_no_program_is_locked_out(parts: Parts) -> None:
-    """Exclusive locks are had at once."""
-    watch = begin(parts)
-    assert watch is not None
-    for _ in range(3):
-        parts[0].execute("BEGIN EXCLUSIVE")
-        parts[0].execute("COMMIT")
-    watch.end()
+def test_look_when_a_transaction_is_about_to_end_then_it_does_not_begin(
+    looked: Callable[[str], Looked],
+) -> None:
+    database = looked("delete")
+    assert not still(database, lambda: database.app.script("BEGIN EXCLUSIVE"))
+    assert database.begin() is None
+    database.app.sql("ROLLBACK")
+    assert still(database, lambda: None)

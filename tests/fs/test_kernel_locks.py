@@ -42,6 +42,8 @@ def test_locks_when_the_kernel_lists_them_then_waits_and_whole_files_are_left_ou
     assert not locks[1].writing
     assert locks[3].covers(5, 1 << 62)
     assert not locks[2].covers(1073741825, 1073741826)
+    assert held_locks({19, 17, 1}) == [locks[0], locks[2]]
+    assert held_locks(()) == []
 
 
 def test_lock_when_sqlite_holds_it_then_the_kernel_tells(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Mount:
             (directory / f"a.db{suffix}").write_bytes(b"" if suffix else b"x" * size)
             self.tree.add(f"a.db{suffix}")
         self.locks: list[KernelLock] | None = []
-        monkeypatch.setattr(sqlite_acts, "held_locks", lambda: self.locks)
+        monkeypatch.setattr(sqlite_acts, "held_locks", lambda *_: self.locks)
         monkeypatch.setattr(sqlite_acts, "mounted_devices", lambda: {(254, 1), MOUNT})
         monkeypatch.setattr(sqlite_acts, "process_of", lambda thread: thread)
 

@@ -36,6 +36,8 @@ _OF_FILES = re.compile(
 )
 _COUNT = re.compile(r"^(\d+) errors out of (\d+) tests", re.MULTILINE)
 _FAILED = re.compile(r"^! (\S+) (expected|got): +(.*)$", re.MULTILINE)
+#: each test tells its name as it begins
+_BEGUN = re.compile(r"^\S+\.\.\.", re.MULTILINE)
 _LISTED = re.compile(r"^!Failures on these tests: (.*)$", re.MULTILINE)
 
 
@@ -110,5 +112,6 @@ def parse(output: str, ended: str, began_s: float) -> Outcome:
     failed = listed[1].split() if listed else list(details)
     if counts is None and not ended:
         ended = "ended early: " + (output.strip().splitlines() or ["no output"])[-1][:200]
-    tests = int(counts[1]) if counts else 0
+    # some files end early natively, too: then the tests are counted that have begun
+    tests = int(counts[1]) if counts else len(_BEGUN.findall(output))
     return Outcome(tests, tuple(sorted(set(failed))), ended, details, time.monotonic() - began_s)
