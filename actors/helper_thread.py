@@ -30,7 +30,8 @@ class HelperThread:
         self.fd, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._jobs: queue.SimpleQueue[Callable[[], Callable[[], None] | None]] = queue.SimpleQueue()
         self._results: deque[Callable[[], None]] = deque()
-        threading.Thread(target=self._work, name="helper", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="helper", daemon=True)
+        self._thread.start()
 
     def open_file(
         self, path: str, done: Callable[[int | None], None], *, writing: bool = False

@@ -98,3 +98,4 @@ def end_helper(helper: HelperThread) -> None:
         raise SystemExit
 
     helper._jobs.put(end)
+    helper._thread.join()
