@@ -94,23 +94,34 @@ class ConsulAgent:
         _, raw = self._call(lambda: self._consul.kv.get(prefix, recurse=True))
         return self._checked(lambda: [_entry(each) for each in raw or []])
 
-    def lock(self, key: str, value: bytes, session: str, *, unchanged_since: int) -> bool:
+    def lock(self, key: str, value: bytes, session: str, *, unchanged_since: int) -> int:
         """Lock and write in one step, if the key's last change is still the one of that index.
 
-        0: if there is no such key. False if it has changed, or is locked by another session.
-        Raises SessionGoneError.
+        0: if there is no such key. The index of this change; 0 if the key has changed, or is locked
+        by another session. Raises SessionGoneError.
         """
+        return self._write("lock", key, value, session, unchanged_since)
+
+    def unlock_unchanged(self, key: str, value: bytes, session: str, index: int) -> bool:
+        """Write and unlock in one step, if the key's last change is still the one of that index and
+        that session has it.
+        """
+        return self._write("unlock", key, value, session, index) > 0
+
+    def _write(self, verb: str, key: str, value: bytes, session: str, unchanged_since: int) -> int:
         check = (
             {"Verb": "check-index", "Key": key, "Index": unchanged_since}
             if unchanged_since
             else {"Verb": "check-not-exists", "Key": key}
         )
         text = base64.b64encode(value).decode()
-        lock = {"Verb": "lock", "Key": key, "Value": text, "Session": session}
+        write = {"Verb": verb, "Key": key, "Value": text, "Session": session}
         try:
-            self._call(lambda: self._consul.txn.put([{"KV": check}, {"KV": lock}]), raw=True)
-        except consul.base.ClientError as error:
-            # 409 and a list of what failed, in English.
+            done = self._call(
+                lambda: self._consul.txn.put([{"KV": check}, {"KV": write}]), raw=True
+            )
+        except consul.ConsulException as error:
+            # 409 and a list of what failed, in English; 500 where the servers have no leader.
             reason = self._shown(error)
             if "ermission denied" in reason:
                 raise self._denied(error) from error
@@ -118,8 +129,8 @@ class ConsulAgent:
                 raise SessionGoneError(f"Consul has forgotten the session {session}") from error
             if not reason.startswith("409"):
                 raise self._strange(error) from error
-            return False
-        return True
+            return 0
+        return self._checked(lambda: int(done["Results"][-1]["KV"]["ModifyIndex"]))
 
     def put_locked(self, key: str, value: bytes, session: str) -> bool:
         """Lock and write, or write what is locked already; False if another session has it."""

@@ -10,14 +10,19 @@ Invariants
 - The deadline counts from before the pass was sent, so the check expires after it.
 - A pass counts only if its answer came before the deadline it extends: one that comes later may
   have revived a check whose end is already on its way to the servers. Such a life is abandoned.
-- A pass alone proves nothing (the agent answers it without the servers): `renew` also reads the
-  key, consistently, and finds its own session and claim there.
+- A pass alone proves nothing (the agent answers it without the servers): `renew` also writes the
+  claim anew, on the condition that the key is as this holder left it. So whoever believes has
+  written the key within a TTL.
 - A claim is written in the step that takes the lock, on the condition that the key has not changed
   since it was read: its epoch is above all that were ever there.
 
 Consequences
 - Where the last claim was released, or its check expired, nobody believes any more. In any other
   case whoever takes the lock waits for the TTL first.
+- Nor does a holder believe whose claim has stood still for a TTL since somebody saw it, as after
+  the death of its machine, agent included: serf alone would take seconds to notice. Whoever watches
+  releases it in its place, on the condition that it still stands still; which is fair only if
+  Consul answered all that time, or the holder could not have written.
 - A lock that was got although the answer was lost is either found and kept, or belongs to an
   abandoned life: its session is destroyed as soon as Consul answers, and ends by itself if not.
 """
@@ -52,6 +57,7 @@ from litemq.election.lease import (
     encode_member,
     summary,
 )
+from litemq.election.stillness import Stillness
 from litemq.txlog.ids import Epoch, Txid
 
 CALL_S: Final = 1.0
@@ -90,9 +96,12 @@ class ConsulLease:
         self._agent = ConsulAgent(address, token)
         self._watcher = ConsulAgent(address, token)
         self._watcher_failed = False
+        self._still = Stillness()
+        self._shown: tuple[str, Claim | None] | None = None  # by the last view: session, claim
         self._life: _Life | None = None
         self._abandoned: list[_Life] = []
         self._claim: Claim | None = None  # what is held, by the life of its witness
+        self._written = 0  # the index of its last change
         self._safe_at_s = 0.0
         self._announced = b""
         self._free: tuple[int, Entry] | None = None  # the key, if it was free when last seen
@@ -142,17 +151,21 @@ class ConsulLease:
             wait_s=wait_s,
             positions=summary(positions),
             witness=life.service,
+            beat=1,
         )
-        if not self._lock(claim, life, entry.modify_index if entry else 0):
+        written = self._lock(claim, life, entry.modify_index if entry else 0)
+        if not written:
             return None
         deadline_s = sent_s + self._believed_s
         if clock.now_s() >= deadline_s:
             self._abandon()
             raise LeaseUnavailableError("Consul answers more slowly than the lease lasts")
-        self._claim, self._safe_at_s = claim, clock.now_s() + wait_s
+        self._claim, self._written = claim, written
+        self._safe_at_s = clock.now_s() + wait_s
         return Grant(epoch=claim.epoch, deadline_s=deadline_s, wait_s=wait_s)
 
-    def _lock(self, claim: Claim, life: _Life, unchanged_since: int) -> bool:
+    def _lock(self, claim: Claim, life: _Life, unchanged_since: int) -> int:
+        """The index of this change; 0 if the key is not what it was."""
         value = encode_claim(claim)
         try:
             return self._agent.lock(self._key, value, life.session, unchanged_since=unchanged_since)
@@ -165,7 +178,7 @@ class ConsulLease:
                 self._agent.end_by(clock.now_s() + min(CALL_S, self._ttl_s / 3))
                 _, found = self._agent.read(self._key)
                 if found and found.session == life.session and found.value == value:
-                    return True
+                    return found.modify_index
             # Or it will be done later: then by a session that is about to end.
             self._abandon()
             raise
@@ -183,23 +196,33 @@ class ConsulLease:
             raise self._lost("it was not renewed in time")
         deadline_s = sent_s + self._believed_s
         self._agent.end_by(deadline_s)
-        _, entry = self._agent.read(self._key)
-        if entry is None:
-            raise self._lost("the key was deleted")
-        if entry.session != life.session:
-            raise self._lost("its session has ended")
         if claim.wait_s and clock.now_s() >= self._safe_at_s:
             # From now on a successor need not wait for whom this node has waited for.
-            claim = self._claim = msgspec.structs.replace(claim, wait_s=0.0)
-        if entry.value != encode_claim(claim):
-            # Locks of Consul bind only those who ask for them; this is still ours.
-            try:
-                self._agent.put_locked(self._key, encode_claim(claim), life.session)
-            except SessionGoneError as error:
-                raise self._lost("its session has ended") from error
+            claim = msgspec.structs.replace(claim, wait_s=0.0)
+        claim = self._claim = msgspec.structs.replace(claim, beat=claim.beat + 1)
+        try:
+            self._written = self._beat(encode_claim(claim), life.session)
+        except SessionGoneError as error:
+            raise self._lost("its session has ended") from error
         if clock.now_s() >= deadline_s:
             raise self._lost("it was not renewed in time")
         return deadline_s
+
+    def _beat(self, value: bytes, session: str) -> int:
+        """Write the claim that is held; the index of this change."""
+        index = self._written
+        for _ in range(_TRIES):
+            index = self._agent.lock(self._key, value, session, unchanged_since=index)
+            if index:
+                return index
+            _, entry = self._agent.read(self._key)
+            if entry is None:
+                raise self._lost("the key was deleted")
+            if entry.session != session:
+                raise self._lost("its session has ended")
+            # Still ours: an answer was lost, or somebody wrote who did not ask for the lock.
+            index = entry.modify_index
+        raise LeaseUnavailableError(f"{self._where} changes faster than it can be written")
 
     def release(self, successor: str = "") -> None:
         claim, life, self._claim = self._claim, self._life, None
@@ -242,20 +265,58 @@ class ConsulLease:
     def watch(self, index: int, wait_s: float) -> View:
         if self._watcher_failed:
             index = 0  # a Consul that was emptied meanwhile would wait for an index long past
-        # Consul adds up to a sixteenth, so that not all who wait ask again at once.
-        self._watcher.end_by(clock.now_s() + (wait_s * 17 / 16 if index else 0) + CALL_S)
+        until_s = clock.now_s() + wait_s
         try:
-            found, entry = self._watcher.read(self._key, index=index, wait_s=wait_s)
-            last = self._decode(entry, found)
+            while True:
+                found, entry = self._read_in_time(index, until_s)
+                last = self._decode(entry, found)
+                if entry is not None and last is not None and self._end_silent(entry, last):
+                    found, entry = self._watcher.read(self._key)
+                    last = self._decode(entry, found)
+                held = entry.session if entry else ""
+                shown = (held, last and msgspec.structs.replace(last, beat=0))
+                if not index or shown != self._shown or clock.now_s() >= until_s:
+                    break
+                index = found
             self._watcher.end_by(clock.now_s() + CALL_S)
             safe_in_s = self._safe_in_s(self._watcher, entry, last)
-        except LeaseUnavailableError:
-            self._watcher_failed = True
+        except LeaseError as error:
+            self._still.interrupted()
+            self._shown = None
+            self._watcher_failed = isinstance(error, LeaseUnavailableError)
             raise
         self._watcher_failed = False
-        held = entry is not None and entry.session
+        self._shown = shown
         self._free = None if entry is None or held else (found, entry)
         return View(index=found, holder=last if held else None, last=last, safe_in_s=safe_in_s)
+
+    def _read_in_time(self, index: int, until_s: float) -> tuple[int, Entry | None]:
+        """The key at its next change, or after a pace: that it stands still is to be seen, too."""
+        asked_s = clock.now_s()
+        wait_s = max(0.0, min(until_s - asked_s, self.pace_s)) if index else 0.0
+        # Consul adds up to a sixteenth, so that not all who wait ask again at once.
+        self._watcher.end_by(asked_s + wait_s * 17 / 16 + CALL_S)
+        answer = self._watcher.read(self._key, index=index, wait_s=wait_s)
+        if clock.now_s() > asked_s + wait_s + self.pace_s:
+            self._still.interrupted()
+        return answer
+
+    def _end_silent(self, entry: Entry, last: Claim) -> bool:
+        """Release a claim in the place of a holder that cannot believe in it any more."""
+        if not entry.session or not last.beat or self.identity.has_been(last):
+            return False
+        still_s = self._still.lasts_s(entry.modify_index)
+        if still_s < max(self._ttl_s, last.ttl_s):
+            return False
+        self._watcher.end_by(clock.now_s() + CALL_S)
+        # The wait for others counts from when the claim was written, which was before it was seen.
+        wait_s = max(0.0, last.wait_s - still_s)
+        value = encode_claim(msgspec.structs.replace(last, released=True, wait_s=wait_s))
+        if not self._watcher.unlock_unchanged(self._key, value, entry.session, entry.modify_index):
+            return False
+        with contextlib.suppress(LeaseError):
+            self._watcher.destroy(entry.session)  # or it would count as alive
+        return True
 
     def _decode(self, entry: Entry | None, index: int = 0) -> Claim | None:
         if entry is None:

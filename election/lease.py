@@ -103,7 +103,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     """What stands in the key: who held the lease last, and in which epoch.
 
     `wait_s`: from when this was written, how long a holder before this one may have gone on
-    believing. `witness` names what the server can be asked about the end of this claim.
+    believing. `witness` names what the server can be asked about the end of this claim. `beat`
+    counts the renewals that were written here; it stays 0 where they are not.
     """
 
     format: _Number = FORMAT
@@ -118,6 +119,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     released: bool = False
     successor: _Text = ""
     witness: _Text = ""
+    beat: _Number = 0
 
 
 class Member(Struct, frozen=True, kw_only=True):
@@ -133,6 +135,7 @@ class Member(Struct, frozen=True, kw_only=True):
     why: _Text = ""
     candidate: bool = True
     fit: bool = True
+    unfit: _Text = ""  # why it is not fit
     lost: _Number = 0  # it has seen the end of this epoch, and its positions are from after that
     positions: Annotated[Positions, Meta(max_length=MAX_POSITIONS)] = field(default_factory=dict)
     alive: bool = False

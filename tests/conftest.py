@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from capabilities import require_fuse
+from consul_cluster import ConsulCluster
 from consul_server import ConsulServer
 from electorate import Electorate
 from leftovers import clear, in_memory, make_run_directory, mounts_below, remove, sweep_dead_runs
@@ -111,15 +112,30 @@ def own_consul(run_directory: Path) -> Iterator[Callable[..., ConsulServer]]:
     """Make a Consul for one test, which may do with it what it likes."""
     made: list[ConsulServer] = []
 
-    def make(**options: Any) -> ConsulServer:
+    def make(*, start: bool = True, **options: Any) -> ConsulServer:
         name = f"consul{next(_numbers)}"
         data = in_memory(run_directory) / name
         made.append(ConsulServer(run_directory / name, data, **options))
-        return made[-1].start()
+        return made[-1].start() if start else made[-1]
 
     yield make
     for server in made:
         server.close()
+
+
+@pytest.fixture
+def new_consuls(run_directory: Path) -> Iterator[Callable[..., ConsulCluster]]:
+    """Make three Consul servers for one test, and clients as it likes."""
+    made: list[ConsulCluster] = []
+
+    def make(**options: Any) -> ConsulCluster:
+        name = f"consuls{next(_numbers)}"
+        made.append(ConsulCluster(run_directory / name, in_memory(run_directory) / name))
+        return made[-1].start(**options)
+
+    yield make
+    for cluster in made:
+        cluster.close()
 
 
 @pytest.fixture(autouse=True)

@@ -13,14 +13,17 @@ from lossy_proxy import LossyProxy
 from waiting import eventually
 
 from litemq.election import clock
+from litemq.election.consul import ConsulAgent
 from litemq.election.consul_lease import CALL_S, ConsulLease
 from litemq.election.lease import (
+    Grant,
     LeaseDeniedError,
     LeaseHeldError,
     LeaseLostError,
     LeaseUnavailableError,
     Member,
     OtherClusterError,
+    View,
 )
 
 pytestmark = pytest.mark.consul
@@ -273,28 +276,136 @@ def test_acquire_when_the_answer_is_lost_then_the_lease_is_found(
     proxy.lose = "PUT /v1/txn"
     grant = a.acquire(0, {})
     assert proxy.lost == [200]
+    proxy.lose = ""
     with pytest.raises(LeaseHeldError) as refused:
         b.acquire(0, {})
     assert refused.value.holder.epoch == grant.epoch
     a.renew()
 
 
-def test_acquire_when_it_happens_later_then_nobody_is_left_with_the_lock(
+def test_renewal_when_the_answer_is_lost_then_the_next_one_counts(
     consul_lease: NewLease, proxy: LossyProxy, consul: ConsulServer, key: str
 ) -> None:
-    """A request that is carried out after it was given up belongs to a life that is over."""
-    a, b = consul_lease("a", address=proxy.address, ttl_s=20), consul_lease("b")
-    proxy.lose, proxy.late = "PUT /v1/txn", True
+    """The key was written, though nobody said so: it is the holder's, and it goes on from there."""
+    a = consul_lease("a", address=proxy.address)
+    deadline_s = a.acquire(0, {}).deadline_s
+    proxy.lose = "PUT /v1/txn"
+    (before,) = consul.ask(f"/v1/kv/{key}")
     with pytest.raises(LeaseUnavailableError):
-        a.acquire(0, {})
-    proxy.deliver()
-    eventually(lambda: proxy.lost)
+        a.renew()
     proxy.lose = ""
-    # It has the lock now and does not know; its next step ends the session that has it.
+    (after,) = consul.ask(f"/v1/kv/{key}")
+    assert after["ModifyIndex"] > before["ModifyIndex"]
+    assert a.renew() > deadline_s
+
+
+def test_holder_when_its_renewals_stop_then_a_watcher_ends_its_lease(
+    consul_lease: NewLease, consul: ConsulServer, key: str
+) -> None:
+    """As when a machine dies with its agent: the session lives on, and nobody believes any more."""
+    a, b = consul_lease("a"), consul_lease("b")
+    epoch = a.acquire(0, {}).epoch
+    # the first holder of a key waits, and is over with it when its claim has stood still for a TTL
+    assert b.watch(0, 0).last.wait_s
+    deadline_s = a.renew()
+    session = session_of(consul, key)
+    view = b.watch(0, 0)
+    while view.holder is not None:
+        assert a.announce(member(a)), "the session of the holder lives"
+        view = b.watch(view.index, TTL_S / 4)
+    assert clock.now_s() > deadline_s
+    assert (view.last.released, view.safe_in_s) == (True, 0)
+    assert session not in consul.sessions()
+    with pytest.raises(LeaseLostError, match="session has ended"):
+        a.renew()
+    grant = b.acquire(0, {})
+    assert grant.wait_s == 0
+    assert grant.epoch > epoch
+
+
+def test_holder_when_it_renews_then_no_watcher_ends_its_lease(consul_lease: NewLease) -> None:
+    """However often it is looked at: what others see of it is that its claim changes."""
+    a, b = consul_lease("a"), consul_lease("b")
+    first = a.acquire(0, {})
+    view = b.watch(0, 0)
+    while clock.now_s() < first.deadline_s + 3 * TTL_S:
+        a.renew()
+        view = b.watch(view.index, TTL_S / 6)
+        assert view.holder is not None
+        assert view.holder.epoch == first.epoch
+
+
+def test_watch_when_only_the_renewals_change_then_it_goes_on_waiting(
+    consul_lease: NewLease,
+) -> None:
+    """A renewal is no news for who waits; the release is."""
+    a, b = consul_lease("a"), consul_lease("b")
+    a.acquire(0, {})
+    assert eventually(lambda: a.renew() and not b.watch(0, 0).last.wait_s)
+    index = b.watch(0, 0).index
+    seen: list[View] = []
+    waiting = threading.Thread(target=lambda: seen.append(b.watch(index, 60)))
+    waiting.start()
+    for _ in range(5):
+        a.renew()
+    assert not seen
+    a.release("b")
+    waiting.join(10)
+    assert [(view.holder, view.last.successor) for view in seen if view.last] == [(None, "b")]
+
+
+def test_watcher_when_it_is_too_slow_then_a_holder_that_renewed_keeps_its_lease(
+    consul_lease: NewLease, proxy: LossyProxy, consul: ConsulServer, key: str
+) -> None:
+    """What a watcher made of what it saw is carried out later, when it is true no more."""
+    a, b = consul_lease("a"), consul_lease("b", address=proxy.address)
+    a.acquire(0, {})
+    a.renew()
+    index = b.watch(0, 0).index
+    proxy.lose, proxy.late = "PUT /v1/txn", True
+    failed: list[Exception] = []
+
+    def watch() -> None:
+        try:
+            b.watch(index, 60)
+        except LeaseUnavailableError as error:
+            failed.append(error)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    while watching.is_alive():
+        assert a.announce(member(a)), "the session of the holder lives"
+    assert failed, "the watcher has asked, and was not answered"
+    a.renew()
+    proxy.deliver()
+    assert eventually(lambda: proxy.lost) == [409]
     assert session_of(consul, key)
-    assert a.announce(member(a))
-    assert not session_of(consul, key)
-    b.acquire(0, {})
+    a.renew()
+
+
+def test_watch_when_it_was_not_answered_then_the_holder_has_its_time_again(
+    consul_lease: NewLease, proxy: LossyProxy
+) -> None:
+    """Who heard nothing for long has not seen a holder stand still: it may not have been able to
+    renew either.
+    """
+    a, b = consul_lease("a"), consul_lease("b", address=proxy.address)
+    a.acquire(0, {})
+    a.renew()
+    view = b.watch(0, 0)
+    proxy.lose = "GET /v1/kv"
+    stopped_s = clock.now_s()
+    while clock.now_s() < stopped_s + 2 * TTL_S:
+        assert a.announce(member(a)), "the session of the holder lives"
+        with pytest.raises(LeaseUnavailableError):
+            b.watch(view.index, TTL_S / 4)
+    proxy.lose = ""
+    heard_s = clock.now_s()
+    view = b.watch(0, 0)
+    while view.holder is not None:
+        assert a.announce(member(a))
+        view = b.watch(view.index, TTL_S / 4)
+    assert clock.now_s() >= heard_s + TTL_S
 
 
 def test_release_when_the_answer_is_lost_then_the_lock_is_free_nevertheless(
@@ -399,11 +510,53 @@ def test_token_when_consul_wants_one_then_it_decides(
     grant = a.acquire(0, {})
     assert a.announce(member(a))
     a.renew()
-    view = b.watch(0, 0)
-    while view.holder is not None:
-        view = b.watch(view.index, 10)
-    assert view.safe_in_s == 0, "the check of another node can be read"
-    assert b.acquire(0, {}).epoch > grant.epoch
+    assert b.watch(0, 0).holder is not None
+
+    def acquired() -> Grant | None:
+        try:
+            return b.acquire(0, {})
+        except LeaseHeldError:
+            return None
+
+    after = eventually(acquired, what="the TTL frees the lease")
+    assert after.wait_s == 0, "the check of another node can be read"
+    assert after.epoch > grant.epoch
+
+
+def test_calls_when_the_servers_have_no_leader_then_each_says_so(
+    own_consul: Callable[..., ConsulServer],
+) -> None:
+    """An agent that answers, and cannot do a thing: nothing but the lease's own error comes."""
+    alone = {"bootstrap": False, "bootstrap_expect": 3, "performance": {"rpc_hold_timeout": "1ms"}}
+    consul = own_consul(start=False, settings=alone)
+    consul.run()
+    agent = ConsulAgent(consul.address, "")
+
+    def known() -> bool:
+        agent.end_by(clock.now_s() + CALL_S)
+        try:
+            return agent.keep("none") is False
+        except LeaseUnavailableError:
+            return False
+
+    eventually(known, what="the agent answers")
+    calls: list[Callable[[], object]] = [
+        lambda: agent.read("k"),
+        lambda: agent.read_below("k"),
+        lambda: agent.lock("k", b"v", "s", unchanged_since=0),
+        lambda: agent.lock("k", b"v", "s", unchanged_since=1),
+        lambda: agent.unlock_unchanged("k", b"v", "s", 1),
+        lambda: agent.put_locked("k", b"v", "s"),
+        lambda: agent.unlock("k", b"v", "s"),
+        lambda: agent.expired("none"),
+        lambda: agent.new_session("none"),
+        lambda: agent.destroy("s"),
+    ]
+    for call in calls:
+        agent.end_by(clock.now_s() + 20 * CALL_S)
+        with pytest.raises(LeaseUnavailableError):
+            call()
+    agent.close()
 
 
 def test_epoch_when_consul_restarts_or_is_emptied_then_it_only_grows(

@@ -76,6 +76,17 @@ def live(
                 pass  # it goes on believing until its deadline
 
 
+def watch(lease: ConsulLease, over: threading.Event) -> None:
+    """The other thread of a node, which ends the lease of a holder that it sees stand still."""
+    index = 0
+    while not over.is_set():
+        try:
+            index = lease.watch(index, TTL_S).index
+        except LeaseError:
+            index = 0
+            time.sleep(TTL_S / 20)
+
+
 def interfere(
     consul: ConsulServer, key: str, luck: random.Random, proxies: list[LossyProxy]
 ) -> None:
@@ -116,6 +127,7 @@ def test_belief_when_everything_goes_wrong_then_it_is_never_shared(
         )
         for lease in leases
     ]
+    threads += [threading.Thread(target=watch, args=(lease, over)) for lease in leases]
     try:
         for thread in threads:
             thread.start()

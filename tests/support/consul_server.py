@@ -1,4 +1,4 @@
-"""A real Consul for tests: one agent that is its own server, on loopback, with a data directory.
+"""A real Consul agent for tests: by default its own server, on loopback, with a data directory.
 
 It keeps its state over `restart` and loses it with `empty`. Its working directory is the test
 run's, so that whatever a killed run leaves behind is found and ended by the next.
@@ -7,6 +7,7 @@ run's, so that whatever a killed run leaves behind is found and ended by the nex
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,12 @@ class ConsulServer:
     MASTER_TOKEN = "5ca1ab1e-0000-4000-8000-000000000001"
 
     def __init__(
-        self, directory: Path, data: Path, *, acl: bool = False, host: Host | None = None
-    ) -> None:
+        self, directory: Path, data: Path, *, acl: bool = False, host: Host | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """It keeps its state in `data`, and runs on `host`, a namespace, or beside the test.
+
+        `settings` stand above what every agent of tests has.
 
         Each renewal of a lease is synced there, so it had better be a directory in memory.
         """
@@ -48,8 +53,10 @@ class ConsulServer:
         self._ip = "127.0.0.1" if host is None else host.ip
         self.port = free_port()
         self.address = f"http://{self._ip}:{self.port}"
+        self.raft_port, self.serf_port = self.port + 1, self.port + 2
         directory.mkdir(parents=True)
-        (directory / "config.json").write_text(json.dumps(self._settings()))
+        #: what the next start goes by
+        self.settings = self._settings() | dict(settings or {})
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {
@@ -61,8 +68,8 @@ class ConsulServer:
             "client_addr": self._ip,
             "ports": {
                 "http": self.port,
-                "server": self.port + 1,
-                "serf_lan": self.port + 2,
+                "server": self.raft_port,
+                "serf_lan": self.serf_port,
                 "serf_wan": -1,
                 "dns": -1,
                 "grpc": -1,
@@ -78,6 +85,13 @@ class ConsulServer:
 
     def start(self) -> ConsulServer:
         """It has a leader and takes writes when this returns."""
+        self.run()
+        self.wait_serves()
+        return self
+
+    def run(self) -> None:
+        """Start the process, whatever becomes of it."""
+        (self._directory / "config.json").write_text(json.dumps(self.settings))
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -91,8 +105,13 @@ class ConsulServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
-        eventually(self._serves, timeout_s=START_S, what=f"Consul serves; {self.log()}")
-        return self
+
+    def wait_serves(self) -> None:
+        eventually(self.serves, timeout_s=START_S, what=f"Consul serves; {self.log()}")
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def settle(self) -> None:
         """Wait until the end of a check reaches the server as soon as it comes.
@@ -109,7 +128,8 @@ class ConsulServer:
             )
         )
 
-    def _serves(self) -> bool:
+    def serves(self) -> bool:
+        """Whether it takes a write."""
         assert self._process is not None
         assert self._process.poll() is None, self.log()
         try:
@@ -132,14 +152,37 @@ class ConsulServer:
             process.kill()
             process.wait()
 
+    def terminate(self) -> None:
+        """As `systemctl stop` does: a server stays a member, a client leaves."""
+        assert self._process is not None
+        self._process.terminate()
+        self._end()
+
+    def leave(self) -> None:
+        """As `consul leave` does: it takes its leave of the others, then it ends."""
+        # the answer may be lost with the process
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            self.call("PUT", "/v1/agent/leave", b"", timeout_s=START_S)
+        self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        assert process is not None
+        process.wait(START_S)
+
     def restart(self) -> None:
         self.kill()
         self.start()
 
+    def forget(self) -> None:
+        """Lose its state while it does not run."""
+        assert self._process is None
+        shutil.rmtree(self._data)
+
     def empty(self) -> None:
         """Start again with nothing."""
         self.kill()
-        shutil.rmtree(self._data)
+        self.forget()
         self.start()
 
     @contextlib.contextmanager
@@ -153,14 +196,16 @@ class ConsulServer:
         finally:
             self._process.send_signal(signal.SIGCONT)
 
-    def call(self, method: str, path: str, body: bytes | None = None) -> bytes:
+    def call(
+        self, method: str, path: str, body: bytes | None = None, *, timeout_s: float = 10
+    ) -> bytes:
         """A request by hand, as an operator would make one."""
         headers = {"X-Consul-Token": self.MASTER_TOKEN} if self._acl else {}
         request = urllib.request.Request(
             self.address + path, data=body, method=method, headers=headers
         )
         there = contextlib.nullcontext() if self._host is None else self._host.entered()
-        with there, urllib.request.urlopen(request, timeout=10) as answer:
+        with there, urllib.request.urlopen(request, timeout=timeout_s) as answer:
             content: bytes = answer.read()
         return content
 
