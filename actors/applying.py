@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from litemq import log
 from litemq.actors.catching_up import CatchingUp
-from litemq.actors.failing import FILE_ERRORS, of_the_disk
-from litemq.actors.followed import BLOCKED, Followed
+from litemq.actors.failing import BLOCKED, FILE_ERRORS, of_the_disk
+from litemq.actors.followed import Followed
 from litemq.actors.following import Phase
 from litemq.actors.reactor import Reactor
 from litemq.errors import FormatError

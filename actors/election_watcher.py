@@ -18,6 +18,7 @@ from functools import partial
 
 from litemq import log
 from litemq.actors import lifeline
+from litemq.actors.failing import BLOCKED, FAILING
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout
 from litemq.actors.lease_service import LeaseService
@@ -96,6 +97,8 @@ class ElectionWatcher:
         self._requests = 0
         #: the request of this node to be the primary, until it is
         self._wanted = 0
+        #: why this node could not serve now, "" if it could
+        self._unfit = ""
         self._node: m.NodeStatus | None = None
         self._leaving = False
         #: the epoch whose end was seen last
@@ -260,7 +263,8 @@ class ElectionWatcher:
             return
         if clock.now_s() > deadline_s:
             self._wanted = 0
-            self._answer(request, f"{primary.node} does not hand over; its log tells why")
+            unfit = self._unfit and f"; here {self._unfit}"
+            self._answer(request, f"{primary.node} does not hand over; its log tells why{unfit}")
             return
         sender = Sender(request_address(primary.address))
         sender.send(m.AskForHandOver(self._config.node.name))
@@ -274,6 +278,7 @@ class ElectionWatcher:
         self._service.announce(
             lost=self._lost,
             fit=self._state.fit,
+            unfit=self._unfit,
             role=type(self._state.role).__name__.lower(),
             epoch=self._state.epoch_seen,
             why=self._state.why,
@@ -423,8 +428,8 @@ class ElectionWatcher:
                     each.name: (each.epoch, each.txid) for each in message.databases if each.txid
                 }
                 self._service.positions = positions
-                fit = all(each.state in ("ok", "failing") for each in message.databases)
-                self._happened(e.FitnessChanged(fit, "" if fit else "a repair is under way"))
+                self._unfit = why_unfit(message)
+                self._happened(e.FitnessChanged(not self._unfit, self._unfit))
             case m.StreamSeen(epoch=epoch, ended=ended):
                 self._happened(e.PrimarySilent(epoch) if ended else e.EpochSeen(epoch))
             case m.HandOver(request=request, reply_to=reply_to, target=target):
@@ -467,6 +472,15 @@ class ElectionWatcher:
         reply = Sender(reply_to)
         reply.send(m.Members(request, *answer))
         reply.close()
+
+
+def why_unfit(node: m.NodeStatus) -> str:
+    """The first database that keeps the node from being the primary, and why; "" if none does."""
+    for each in node.databases:
+        blocked = each.state == BLOCKED and node.role != "primary"
+        if blocked or each.state not in ("ok", FAILING, BLOCKED):
+            return f"{each.name} is {each.state}" + (each.reason and f": {each.reason}")
+    return ""
 
 
 def make(config: Config) -> Callable[[], int]:

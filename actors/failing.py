@@ -19,6 +19,8 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 15.0
 FAILING = "failing"
+#: programs of its user keep a database from being applied, or from being written by others
+BLOCKED = "blocked"
 _LIMITS = {
     errno.EMFILE: "RLIMIT_NOFILE: raise `ulimit -n`, LimitNOFILE= of systemd, before `litemq up`",
     errno.ENFILE: "of the machine: sysctl fs.file-max",

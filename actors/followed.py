@@ -13,8 +13,6 @@ from litemq.actors.repair import Repair
 from litemq.actors.replica_database import ReplicaDatabase
 from litemq.transport import messages as m
 
-#: what `status` calls a database that programs keep from being applied
-BLOCKED = "blocked"
 #: pauses between attempts at a repair that keeps failing (seconds)
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 15.0

@@ -216,9 +216,9 @@ class LeaseService:
     # --- the others
 
     def announce(
-        self, *, lost: int, fit: bool, role: str, epoch: int, why: str, candidate: bool
+        self, *, lost: int, fit: bool, unfit: str, role: str, epoch: int, why: str, candidate: bool
     ) -> None:
-        """Say how this node stands."""
+        """Say how this node stands; `unfit` is why it is not fit, if it is not."""
         if self._announced is None or self._announced.role != role:
             self._since_ms = time.time_ns() // 1_000_000
         identity = self._lease.identity
@@ -233,6 +233,7 @@ class LeaseService:
             why=why[:300],
             candidate=candidate,
             fit=fit,
+            unfit=unfit[:300],
             lost=lost,
             positions=dict(self.positions),
         )
@@ -262,6 +263,7 @@ class LeaseService:
                     ),
                     candidate=each.candidate,
                     fit=each.fit,
+                    unfit=each.unfit,
                     connected=each.node in connected,
                     epoch_seen=each.epoch,
                     lost=each.lost,

@@ -32,6 +32,7 @@ from litemq.actors.layout import Layout, application_file, is_there
 from litemq.actors.log_sync import sync_log
 from litemq.actors.meeting import Meeting
 from litemq.actors.reactor import Reactor
+from litemq.actors.stopped_programs import StoppedPrograms
 from litemq.actors.tracked import Tracked
 from litemq.actors.unlogged_names import UnloggedNames
 from litemq.actors.wal_capture import WalCapture
@@ -118,6 +119,9 @@ class LogWriter:
         self._journals = JournalCapture(
             self._group, self._files, self._reactor, self._to_fuse, verdict=self._verdict
         )
+        self._stopped = StoppedPrograms(
+            self._reactor, self._helper, self._tracked, mount_path=self._mount_path
+        )
         self._token = ""
         self._mounted = False
         self._incarnation = 0
@@ -155,6 +159,7 @@ class LogWriter:
         reactor.every(HEARTBEAT_S, self._ask_again)
         reactor.every(SYNC_S, self._sync)
         reactor.later(RETENTION_S, self._retain)
+        self._stopped.begin()
         self._journals.begin()
         self._group.announce(self._tracked.values())
         self._ask_for_resync()

@@ -349,7 +349,8 @@ class ReplicaApplier:
             if followed.database.lost:
                 return f"{name} is being compared with its log"
             if not followed.database.caught_up or followed.database.log.pending_bytes:
-                return f"{name} can't be applied: {followed.state}"
+                held = followed.blocked_by and f"; {followed.blocked_by}"
+                return f"{name} can't be applied: {followed.state}{held}"
         return "" if self._catching_up.admitted else "the mount is away"
 
     # --- from the primary

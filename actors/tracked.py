@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 from litemq.actors.damaged_log import open_log
-from litemq.actors.failing import FAILING, Failing
+from litemq.actors.failing import BLOCKED, FAILING, Failing
 from litemq.actors.layout import Layout, PositionFile
 from litemq.errors import StorageError
 from litemq.fs.pages import bookkeeping
@@ -61,6 +61,8 @@ class Tracked:
     gone: bool = False
     #: its file can't be read at present
     failing: Failing = field(default_factory=Failing)
+    #: who is stopped and holds a lock on it, in words
+    blocked_by: str = ""
 
     @classmethod
     def open(cls, name: str, layout: Layout, segment_bytes: int) -> Tracked:
@@ -153,6 +155,8 @@ class Tracked:
 
     def status(self, state: str) -> DatabaseStatus:
         head = self.appended
+        if self.blocked_by and state == "ok":
+            state = BLOCKED
         return DatabaseStatus(
             name=self.name,
             txid=head.position.txid,
@@ -162,7 +166,7 @@ class Tracked:
             pages=head.pages,
             lag_ms=0,
             state=FAILING if self.failing.reason else state,
-            reason=self.failing.reason,
+            reason=self.failing.reason or self.blocked_by,
             verified_ms=self.log.state.verified_ms,
         )
 

@@ -65,8 +65,12 @@ def successor_of(node: str, members: Iterable[Member], target: str | None) -> Me
     if ready:
         return ready[0]
     if target is None:
-        return "no other candidate is connected and fit"
-    return f"{target} is not connected" if found[0].fit else f"the log of {target} is not fit"
+        reasons = [f"; {each.node}: {each.unfit}" for each in found if each.unfit]
+        return "no other candidate is connected and fit" + "".join(reasons)
+    if found[0].fit:
+        return f"{target} is not connected"
+    reason = found[0].unfit and f": {found[0].unfit}"
+    return f"the log of {target} is not fit{reason}"
 
 
 def highest_epoch(members: Iterable[Member]) -> Epoch:

@@ -43,6 +43,7 @@ class Member:
     standing: Standing = Standing()
     candidate: bool = True
     fit: bool = True  # its log is whole and ready
+    unfit: str = ""  # why it is not
     connected: bool = True  # it follows the node that was asked; matters to a hand-over only
     epoch_seen: Epoch = 0  # the highest epoch it has seen
     lost: Epoch = 0  # it announced this standing after it saw the end of this epoch

@@ -105,7 +105,8 @@ def test_successor_when_nobody_is_named_then_it_is_the_most_advanced_that_is_con
         ("b", "b is not connected"),
         ("c", "the log of c is not fit"),
         ("d", "d is no candidate"),
-        (None, "no other candidate is connected and fit"),
+        (None, "no other candidate is connected and fit; e: x.db is blocked"),
+        ("e", "the log of e is not fit: x.db is blocked"),
     ],
 )
 def test_successor_when_it_cannot_be_then_the_reason_names_it(
@@ -117,6 +118,7 @@ def test_successor_when_it_cannot_be_then_the_reason_names_it(
         member("b", connected=False),
         member("c", fit=False),
         member("d", candidate=False),
+        member("e", fit=False, unfit="x.db is blocked"),
     ]
     assert successor_of("a", members, target) == reason
 
