@@ -77,6 +77,7 @@ class Script:
     def close(self) -> None:
         for database in self._open.values():
             database.close()
+        shutil.rmtree(self.config.run_dir)  # outside of a path that is too long for sockets
 
     def run(self) -> None:
         """From a start at rest to the moment when all of every database is logged again."""

@@ -6,6 +6,7 @@ The real actor in this process, on plain files; the test plays the primary.
 from __future__ import annotations
 
 import errno
+import shutil
 import signal
 import sqlite3
 import time
@@ -132,6 +133,7 @@ class Script:
     def close(self) -> None:
         for source in self.sources.values():
             source.close()
+        shutil.rmtree(self.config.run_dir)  # outside of a path that is too long for sockets
 
     def run(self) -> None:
         applier = ReplicaApplier(self.config)
