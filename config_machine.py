@@ -12,7 +12,6 @@ import stat
 
 from litemq.config import Config, refuse
 from litemq.config_rules import PORTS_PER_NODE, WILDCARD, split_address
-from litemq.fs.mount import GONE
 
 
 def check_paths(config: Config) -> None:
@@ -25,7 +24,7 @@ def check_paths(config: Config) -> None:
                 refuse(config.path, section, key, f"{path} can't be created: no write permission")
             continue
         except OSError as error:
-            if error.errno in GONE:
+            if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
                 continue  # a killed node left it mounted; fs/mount.py cleans up
             refuse(config.path, section, key, f"{path}: {error.strerror}")
         if not stat.S_ISDIR(mode):
