@@ -236,7 +236,7 @@ class FuseCapture:
                 file = self._tree.by_name.get(database)
                 if isinstance(file, DatabaseFile):
                     file.report_unexplained()
-                elif self._cached and not database:
+                elif not database:
                     self._report_all()
                 self._send(m.CaptureEcho(number))
             case m.CaptureReady(token=token):

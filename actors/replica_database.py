@@ -451,7 +451,7 @@ class ReplicaDatabase:
         The node was killed, or lost power, as the primary, or it ceased to be one while an
         application was about to end a commit. Raises BusyError, StorageError.
         """
-        changed = 0
+        changed, sums = 0, b""
         try:
             if os.path.exists(self.path) and os.path.getsize(self.path):
                 self.writer()  # SQLite's own recovery comes first
@@ -461,13 +461,15 @@ class ReplicaDatabase:
             self.close_writer()  # the log has what there is
         self.log.flush()
         self.unlogged = self.lost = False
-        self.checked = True
+        # a file that was emptied and not written anew is to be found and repaired
+        self.checked = bool(sums) or not self.log.n_pages
         self.applied = self._saved = self.log.head
         self._doubtful = self.log.head.txid
         state = self.log.state
         state.role, state.applied, state.unlogged = "replica", self.log.head, False
         self.log.save_state()
-        self.seen()
+        if self.checked:
+            self.seen()
         self.show()
         return changed
 

@@ -197,3 +197,16 @@ def test_file_when_a_program_left_half_a_transaction_then_it_is_rolled_back_firs
     assert Path(f"{replica.path}-journal").stat().st_size
     assert database.differing_pages(nothing) == 0
     assert replica.path.read_bytes() == before
+
+
+def test_file_when_it_was_emptied_as_the_primary_was_deposed_then_it_needs_a_repair(
+    replica: Replica,
+) -> None:
+    """Else it would be shown as it is, and dropped everywhere when this node is the primary."""
+    database = replica.database
+    database.close_writer()
+    replica.path.write_bytes(b"")
+    database.unlogged = True
+    assert database.log_rest(nothing) == 0
+    assert not database.checked
+    assert database.differing_pages(nothing) == database.log.n_pages
