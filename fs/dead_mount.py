@@ -165,7 +165,8 @@ def _has_ended(fd: int) -> bool:
 
 
 def _take_away(fd: int, path: str) -> None:
-    with contextlib.suppress(OSError):
+    # a map of a file that is too short is a ValueError; whoever has it open has read nothing there
+    with contextlib.suppress(OSError, ValueError, BufferError):
         if classify(os.path.basename(path))[0] is Kind.SHM:
             _seal(fd)
         else:
