@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -17,20 +16,15 @@ from errno import ENOSPC
 
 from litemq import log
 from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
-from litemq.actors.cached_writes import (
-    close_in_mount,
-    write_out_in_mount,
-    write_out_with_journal,
-)
 from litemq.actors.failing import FILE_ERRORS
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.helper_thread import HelperThread
 from litemq.actors.layout import Layout, is_there
 from litemq.actors.page_spool import PageSpool
 from litemq.actors.quiet import Quiet
+from litemq.actors.quiet_moments import MOST_LOOKS, QuietMoments, journal_active
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
-from litemq.actors.undisturbed import Undisturbed
 from litemq.actors.wal_capture import WalCapture
 from litemq.errors import (
     FormatError,
@@ -40,19 +34,12 @@ from litemq.errors import (
     StorageError,
 )
 from litemq.fs.comparison import Changed, compare
-from litemq.fs.journal import is_active
-from litemq.fs.locks import SharedLock, committing
 from litemq.fs.mount import GONE
 from litemq.fs.overlay import Overlay
 from litemq.fs.wal_tail import WalTail
 
-LOCK_RETRY_S = 0.005
-#: a database is looked at so often without a lock, to find it undisturbed; then locks are taken
-MOST_LOOKS = 100
 #: of pages that differ, read before it is known whether somebody wrote meanwhile (bytes)
 UNLOCKED_BYTES = 8 * 1024 * 1024
-#: a file that stays half written is looked at this often (seconds)
-LONGEST_PAUSE_S = 1.0
 
 
 class _DisturbedError(Exception):
@@ -89,16 +76,20 @@ class FileCapture:
         """
         self._group = group
         self._wals = wals
-        self._reactor = reactor
-        self._helper = helper
         self._layout = layout
-        self._mount_path = mount_path
         self._explained = explained
-        self._ask_report = ask_report
         self._cached = cached
-        self._quiet: dict[int, Quiet] = {}
-        #: how often the mount has started over
-        self._mounts = 0
+        self._moments = QuietMoments(
+            reactor,
+            helper,
+            layout,
+            mount_path=mount_path,
+            ask_report=ask_report,
+            compare=self._compare_quiet,
+            unopened=self._unopened,
+            unreadable=self.unreadable,
+            cached=cached,
+        )
         self._beat = beat
         self._all_compared = compared
         self._broken = broken
@@ -134,7 +125,7 @@ class FileCapture:
         """In WAL mode, and after the kernel's cache was lost, the log may be ahead of the file."""
         self._group.flush()
         logged, path = tracked.log, self._layout.files / tracked.name
-        if not logged.trusted or not logged.n_pages or self._journal_active(tracked):
+        if not logged.trusted or not logged.n_pages or journal_active(self._path(tracked)):
             return
         try:
             with compare(
@@ -240,7 +231,7 @@ class FileCapture:
             tracked.hand_back(page1)
 
     def _compare_at_rest(self, tracked: Tracked, tail: WalTail) -> None:
-        if self._journal_active(tracked):
+        if journal_active(self._path(tracked)):
             # mid-transaction; when the journal ends, the mount has everything compared
             tracked.mark_unlogged(True)
             return
@@ -270,101 +261,7 @@ class FileCapture:
         `unexpected`: warn if anything differs.
         """
         tracked.compare_later(sequence, numbers, unexpected=unexpected)
-        self._try(tracked)
-
-    def _try(self, tracked: Tracked) -> None:
-        if tracked.comparing is None or tracked.opening:
-            return
-        if self._in_a_transaction(tracked):  # without a call into the mount that its writer is in
-            if self._cached:
-                self._have_journal_written(tracked)
-            else:
-                self._again(tracked, LOCK_RETRY_S)
-            return
-        tracked.opening = True
-
-        def opened(fd: int | None) -> None:
-            if fd is None:
-                tracked.opening = False
-                self._unopened(tracked)
-            elif self._cached and tracked.looks < MOST_LOOKS:
-                self._write_out_and_look(tracked, fd)
-            else:
-                self._look(tracked, fd)
-
-        self._helper.open_file(self._mount_path(tracked.name), opened)
-
-    def _have_journal_written(self, tracked: Tracked) -> None:
-        """The kernel alone may know that the transaction has ended."""
-        tracked.opening = True
-        journal = self._journal_in_mount(tracked)
-
-        def written_out(_: object) -> None:
-            tracked.opening = False
-            if self._in_a_transaction(tracked):
-                self._again_later(tracked)
-            else:
-                self._try(tracked)
-
-        self._helper.call(lambda: write_out_in_mount(journal), written_out)
-
-    def _write_out_and_look(self, tracked: Tracked, fd: int) -> None:
-        """What is written from the look on is to be told from what the kernel still has."""
-        mounts = self._mounts
-
-        def written_out(_: object) -> None:
-            if mounts == self._mounts:
-                self._look(tracked, fd)
-            else:
-                self._not_now(tracked, fd)
-
-        try:
-            busy = committing(fd)
-        except OSError as error:
-            self._close(fd)
-            tracked.opening = False
-            self.unreadable(tracked, error)
-            return
-        if busy:  # its pages are not asked for one by one
-            tracked.looks += 1
-            self._not_now(tracked, fd)
-        else:
-            journal = self._journal_in_mount(tracked)
-            self._helper.call(lambda: write_out_with_journal(fd, journal), written_out)
-
-    def _not_now(self, tracked: Tracked, fd: int) -> None:
-        self._close(fd)
-        tracked.opening = False
-        self._again(tracked, LOCK_RETRY_S)
-
-    def _look(self, tracked: Tracked, fd: int) -> None:
-        """Go on with a database that nobody writes at this moment, or try again."""
-        try:
-            quiet = None if tracked.comparing is None else self._keep_quiet(tracked, fd)
-        except OSError as error:
-            self._close(fd)  # and with it the lock
-            tracked.opening = False
-            self.unreadable(tracked, error)
-            return
-        if quiet is None:
-            self._not_now(tracked, fd)
-        elif self._cached:
-            # what has been committed may be in the kernel alone
-            mounts, journal = self._mounts, self._journal_in_mount(tracked)
-            self._helper.call(
-                lambda: write_out_with_journal(fd, journal),
-                lambda _: self._written_out(quiet, mounts),
-            )
-        elif tracked.comparing is not None and tracked.comparing.numbers is None:
-            self._compare_quiet(quiet)
-        else:
-            self._ask_more(quiet)
-
-    def _in_a_transaction(self, tracked: Tracked) -> bool:
-        try:
-            return self._journal_active(tracked) and is_there(self._path(tracked))
-        except OSError:
-            return False  # that shows at the file itself, too
+        self._moments.look_for(tracked)
 
     def _nothing_there(self, tracked: Tracked) -> None:
         """The file has lost its name meanwhile: there is nothing to be compared."""
@@ -374,83 +271,18 @@ class FileCapture:
             tracked.wal.doubt = False
         self._done(tracked)
 
-    def _written_out(self, quiet: Quiet, mounts: int) -> None:
-        if mounts != self._mounts:
-            self._give_up(quiet)
-        elif self._journal_active(quiet.tracked):  # the kernel alone knew of it
-            quiet.end()
-            self._again_later(quiet.tracked)
-        else:
-            self._ask_more(quiet)
-
-    def _ask_more(self, quiet: Quiet) -> None:
-        """Others may have been written since the report: without them, we would log half a
-        transaction. Now that nobody writes, the mount tells of them, too.
-        """
-        token = secrets.randbits(62)
-        self._quiet[token] = quiet
-        self._ask_report(token, quiet.tracked.name)
-
-    def _again_later(self, tracked: Tracked) -> None:
-        wanted = tracked.comparing
-        if wanted is not None:
-            wanted.pause_s = min(max(2 * wanted.pause_s, LOCK_RETRY_S), LONGEST_PAUSE_S)
-            self._again(tracked, wanted.pause_s)
-
-    def _again(self, tracked: Tracked, after_s: float) -> None:
-        self._reactor.later(after_s, lambda: self._try(tracked))
-
     def reported(self, token: int) -> None:
-        """The mount has reported all that was written before we asked with this token."""
-        quiet = self._quiet.pop(token, None)
-        if quiet is not None:
-            self._compare_quiet(quiet)
+        """The mount has reported all that was written before this token was sent."""
+        self._moments.reported(token)
 
     def start_over(self) -> None:
         """The mount may not answer what it was asked before."""
-        self._mounts += 1
-        waiting = list(self._quiet.values())
-        self._quiet.clear()
-        for quiet in waiting:
-            self._give_up(quiet)
-
-    def _give_up(self, quiet: Quiet) -> None:
-        quiet.end()
-        self._again(quiet.tracked, LOCK_RETRY_S)
-
-    def _keep_quiet(self, tracked: Tracked, fd: int) -> Quiet | None:
-        """Keep writers from beginning; None if one is in the middle of a transaction."""
-        lock, tail = SharedLock(fd), tracked.wal
-        wal_lock = None
-        if tracked.looks < MOST_LOOKS:
-            tracked.looks += 1
-            watch = Undisturbed.begin(
-                fd, self._path(tracked), tail, lambda: self._journal_active(tracked),
-                cached=self._cached,
-            )  # fmt: skip
-            if watch is not None:
-                return Quiet(tracked, fd, lock, tail, None, self._close, watch)
-            return None
-        quiet = lock.take() and not self._journal_active(tracked)
-        if quiet and tail is not None:
-            # without its index it is being opened: there is a lock to be taken
-            if not self._cached or tail.has_index or tail.unshared:
-                wal_lock = tail.lock_writers()
-            quiet = wal_lock is not None
-        if not quiet:
-            lock.release()
-            return None
-        return Quiet(tracked, fd, lock, tail, wal_lock, self._close)
-
-    def _close(self, fd: int) -> None:
-        # Not here: the kernel may wait for the file's lock, and a call that has it for us; or it
-        # writes first what it caches of the file.
-        self._helper.run(lambda: close_in_mount(fd))
+        self._moments.start_over()
 
     def _compare_quiet(self, quiet: Quiet) -> None:
         tracked = quiet.tracked
         if (self._cached or quiet.watch is not None) and tracked.wal is not quiet.wal:
-            self._give_up(quiet)  # what is locked is not what would be compared
+            self._moments.give_up(quiet)  # what is locked is not what would be compared
             return
         try:
             if tracked.comparing is not None:
@@ -458,15 +290,15 @@ class FileCapture:
                     os.posix_fadvise(quiet.fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 self._compare_now(tracked, quiet)
         except _DisturbedError:
-            self._again(tracked, LOCK_RETRY_S)
+            self._moments.look_again(tracked)
             return
         except NotADatabaseError as error:
             if not self._was_still(quiet):
-                self._again(tracked, LOCK_RETRY_S)
+                self._moments.look_again(tracked)
                 return
             self._not_a_database(tracked, error)
         except FormatError:
-            self._again_later(tracked)  # half written: wait for the rest
+            self._moments.look_later(tracked)  # half written: wait for the rest
             return
         except FileNotFoundError:
             pass
@@ -483,12 +315,12 @@ class FileCapture:
     def unreadable(self, tracked: Tracked, error: BaseException) -> None:
         """The file can't be read now: all of it is compared when it can."""
         if getattr(error, "errno", None) in GONE:  # the mount has died, or is about to
-            self._again_later(tracked)
+            self._moments.look_later(tracked)
             return
         tracked.compare_later(0, None)
         if tracked.failing.failed(error, time.monotonic()):
             self._log.warning("can't read the database", db=tracked.name, reason=str(error))
-        self._again(tracked, tracked.failing.pause_s)
+        self._moments.look_again(tracked, tracked.failing.pause_s)
 
     def _unopened(self, tracked: Tracked) -> None:
         """It was unlinked meanwhile, or we heard of it before the kernel did, or it refuses."""
@@ -500,7 +332,7 @@ class FileCapture:
         except OSError as error:
             self.unreadable(tracked, error)
         else:
-            self._again_later(tracked)
+            self._moments.look_later(tracked)
 
     def _not_a_database(self, tracked: Tracked, error: NotADatabaseError) -> None:
         known, tracked.foreign = tracked.foreign, True
@@ -622,16 +454,6 @@ class FileCapture:
 
     def _path(self, tracked: Tracked) -> str:
         return str(self._layout.files / tracked.name)
-
-    def _journal_in_mount(self, tracked: Tracked) -> str:
-        return f"{self._mount_path(tracked.name)}-journal"
-
-    def _journal_active(self, tracked: Tracked) -> bool:
-        try:
-            with open(f"{self._path(tracked)}-journal", "rb") as journal:
-                return is_active(journal.read(1))
-        except FileNotFoundError:
-            return False
 
     def _compared(self, tracked: Tracked, errno: int) -> None:
         """The whole database has been compared, and the difference is in the log."""

@@ -41,10 +41,8 @@ class StoppedPrograms:
         self._reactor.later(LOOK_S, self._look)
 
     def _look(self) -> None:
-        mount, paths = (
-            self._mount_path(""),
-            {self._mount_path(name): name for name in self._tracked},
-        )
+        mount = self._mount_path("")
+        paths = {self._mount_path(name): name for name in self._tracked}
         self._helper.call(partial(stopped_holders, mount, list(paths)), partial(self._found, paths))
 
     def _found(self, paths: dict[str, str], found: dict[str, str] | LiteMQError) -> None:

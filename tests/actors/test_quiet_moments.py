@@ -1,0 +1,61 @@
+"""A moment when nobody writes is looked for, whatever the files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+
+from litemq.actors.layout import Layout
+from litemq.actors.quiet_moments import QuietMoments, journal_active
+
+ACTIVE = bytes.fromhex("d9d505f920a163d7")
+
+
+@pytest.fixture
+def asked() -> MagicMock:
+    return MagicMock()
+
+
+@pytest.fixture
+def moments(tmp_path: Path, asked: MagicMock) -> QuietMoments:
+    layout = Layout(tmp_path)
+    layout.create()
+    layout.files.mkdir(exist_ok=True)
+    nobody = MagicMock()
+    return QuietMoments(
+        MagicMock(), MagicMock(), layout, mount_path=str, ask_report=asked, compare=nobody,
+        unopened=nobody, unreadable=nobody, cached=True,
+    )  # fmt: skip
+
+
+def quiet_of(name: str) -> MagicMock:
+    quiet = MagicMock()
+    quiet.tracked.name, quiet.tracked.comparing = name, None
+    return quiet
+
+
+def test_moment_when_the_kernel_alone_knew_of_a_journal_then_it_is_given_up(
+    tmp_path: Path, moments: QuietMoments, asked: MagicMock
+) -> None:
+    """It came when it was asked for, behind the look."""
+    files, quiet = Layout(tmp_path).files, quiet_of("a.db")
+    (files / "a.db").write_bytes(b"x")
+    (files / "a.db-journal").write_bytes(ACTIVE)
+    moments._written_out(quiet, 0)
+    quiet.end.assert_called_once()
+    asked.assert_not_called()
+
+
+def test_moment_when_the_journal_can_not_be_read_then_the_actor_goes_on(
+    tmp_path: Path, moments: QuietMoments, asked: MagicMock
+) -> None:
+    """What is wrong with one file is that file's alone, and shows when it is compared."""
+    files = Layout(tmp_path).files
+    (files / "a.db").write_bytes(b"x")
+    (files / "a.db-journal").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        journal_active(str(files / "a.db"))
+    moments._written_out(quiet_of("a.db"), 0)
+    asked.assert_called_once()
