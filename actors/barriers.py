@@ -39,14 +39,19 @@ class Barriers:
         *,
         mounted: Callable[[], bool],
         ask_report: Callable[[int], object],
+        look: Callable[[Tracked], object],
         take_published: Callable[[Tracked], object],
     ) -> None:
-        """`ask_report`, with a number, has the mount report what it has; `reached` gets it then."""
+        """`ask_report`, with a number, has the mount report what it has; `reached` gets it then.
+
+        `look` has a database looked at now that is to be compared.
+        """
         self._group = group
         self._reactor = reactor
         self._tracked = tracked
         self._mounted = mounted
         self._ask_report = ask_report
+        self._look = look
         self._take_published = take_published
         self._open: dict[int, Question] = {}
 
@@ -69,14 +74,19 @@ class Barriers:
         """The mount has reported; false if the number is none of these."""
         question = self._open.pop(number, None)
         if question is not None:
-            self._answer_when_compared(question, time.monotonic() + PATIENCE_S)
+            self._answer_when_compared(question, time.monotonic())
         return question is not None
 
-    def _answer_when_compared(self, question: Question, deadline_s: float) -> None:
-        """A comparison may wait for a transaction that takes its time: then go on without it."""
-        asked = self._concerned(question)
-        if any(t.comparing is not None for t in asked) and time.monotonic() < deadline_s:
-            self._reactor.later(LOOK_S, lambda: self._answer_when_compared(question, deadline_s))
+    def _answer_when_compared(self, question: Question, reached_s: float) -> None:
+        """A comparison may wait for a transaction that takes its time: then go on without it.
+
+        So does one of a file that is only half there: none of that has been committed.
+        """
+        left = [each for each in self._concerned(question) if each.is_unlogged_since(reached_s)]
+        if left and time.monotonic() < reached_s + PATIENCE_S:
+            for tracked in left:
+                self._look(tracked)
+            self._reactor.later(LOOK_S, lambda: self._answer_when_compared(question, reached_s))
             return
         for tracked in self._tracked.values():
             self._take_published(tracked)

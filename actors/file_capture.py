@@ -41,6 +41,9 @@ from litemq.fs.wal_tail import WalTail
 #: of pages that differ, read before it is known whether somebody wrote meanwhile (bytes)
 UNLOCKED_BYTES = 8 * 1024 * 1024
 
+#: a file that was emptied and is still open for writing is no database any more after this
+STAYS_EMPTY_S = 3.0
+
 
 class _DisturbedError(Exception):
     """Somebody wrote while pages were read without a lock, or they are too many for that."""
@@ -271,9 +274,13 @@ class FileCapture:
             tracked.wal.doubt = False
         self._done(tracked)
 
-    def reported(self, token: int) -> None:
+    def look(self, tracked: Tracked) -> None:
+        """Do not wait any longer before it is looked at, if it is to be compared."""
+        self._moments.look_for(tracked)
+
+    def reported(self, token: int, *, being_written: bool) -> None:
         """The mount has reported all that was written before this token was sent."""
-        self._moments.reported(token)
+        self._moments.reported(token, being_written=being_written)
 
     def start_over(self) -> None:
         """The mount may not answer what it was asked before."""
@@ -298,7 +305,9 @@ class FileCapture:
                 return
             self._not_a_database(tracked, error)
         except FormatError:
-            self._moments.look_later(tracked)  # half written: wait for the rest
+            if tracked.comparing is not None:
+                tracked.comparing.half_there(quiet.begun_s)
+            self._moments.look_later(tracked)  # for the rest
             return
         except FileNotFoundError:
             pass
@@ -364,6 +373,9 @@ class FileCapture:
         if not os.path.getsize(self._path(tracked)):
             if not quiet.still():
                 raise _DisturbedError
+            half_there_s = quiet.begun_s - wanted.half_there_since_s
+            if quiet.being_written and half_there_s < STAYS_EMPTY_S:
+                raise FormatError("the database is being overwritten")
             self._group.drop(tracked)  # to SQLite it is a database without a page
             return
         overlay, capture, numbers = None, tracked.last_capture, wanted.numbers

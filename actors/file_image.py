@@ -13,7 +13,7 @@ from pathlib import Path
 
 from litemq.errors import FormatError, NotADatabaseError, StorageError
 from litemq.fs.dbpage import PageReader
-from litemq.fs.pages import with_bookkeeping
+from litemq.fs.pages import told_size, with_bookkeeping
 from litemq.fs.sqlite_errors import BusyError
 from litemq.fs.wal import FRAME_HEADER_BYTES, WAL_HEADER_BYTES, parse_wal_header
 from litemq.txlog.checksums import lock_page, page_checksum
@@ -44,6 +44,16 @@ def checksums(path: Path, n_pages: int, tail: bytes, beat: Callable[[], None]) -
             return header.page_size, sums
     except NotADatabaseError:
         return 0, b""
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether the database ends before its header says: half of what a program writes over it.
+
+    Raises BusyError, StorageError, NotADatabaseError.
+    """
+    with PageReader(str(path), busy_timeout_s=0.0) as reader:
+        told = told_size(reader.snapshot_header())
+        return told > 0 and not reader.read([told])
 
 
 def _read_checksums(

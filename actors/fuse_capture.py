@@ -233,12 +233,7 @@ class FuseCapture:
             case m.LogWriterStarted(token=token):
                 self._resync(token)
             case m.EchoCapture(token=number, database=database):
-                file = self._tree.by_name.get(database)
-                if isinstance(file, DatabaseFile):
-                    file.report_unexplained()
-                elif not database:
-                    self._report_all()
-                self._send(m.CaptureEcho(number))
+                self._echo(number, database)
             case m.CaptureReady(token=token):
                 if token == self._resync_token:
                     self._ready.set()
@@ -285,6 +280,18 @@ class FuseCapture:
                 reply.close()
             case _:
                 self._log.warning("unexpected message", message=type(message).__name__)
+
+    def _echo(self, number: int, database: str) -> None:
+        """Behind a report of what has changed: of one database, or of all."""
+        file = self._tree.by_name.get(database)
+        being_written = False
+        if isinstance(file, DatabaseFile):
+            file.report_unexplained()
+            # or whoever did so was refused
+            being_written = file.writers > 0 or self.fenced
+        elif not database:
+            self._report_all()
+        self._send(m.CaptureEcho(number, being_written))
 
     def _report_all(self) -> None:
         for file in self._tree.by_name.values():

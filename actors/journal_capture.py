@@ -14,7 +14,7 @@ from litemq.actors.file_capture import FileCapture
 from litemq.actors.group_commit import GroupCommit
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
-from litemq.errors import NotADatabaseError
+from litemq.errors import FormatError, NotADatabaseError
 from litemq.transport import messages as m
 from litemq.transport.sockets import Sender
 
@@ -74,6 +74,8 @@ class JournalCapture:
             capture = (0, 0, message.sequence, self.incarnation)
             try:
                 self._files.log_difference(tracked, numbers=numbers, capture=capture)
+            except FormatError:  # a program overwrites it: wait for the rest
+                self._files.request(tracked, numbers=None)
             except ValueError as error:
                 self._log.error("can't read a commit", db=message.database, reason=str(error))
             except FILE_ERRORS as error:

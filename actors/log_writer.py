@@ -132,6 +132,7 @@ class LogWriter:
             self._tracked,
             mounted=lambda: self._mounted,
             ask_report=self._ask_behind_everything,
+            look=self._files.look,
             take_published=self._wals.take_published,
         )
         #: the node stops, and nobody may commit to a cached WAL any more
@@ -338,8 +339,8 @@ class LogWriter:
                     self._barriers.ask(message)
             case m.Follow():
                 pass  # as that: still on its way when the applier ended
-            case m.CaptureEcho(token=number):
-                self._reported(number)
+            case m.CaptureEcho(token=number, being_written=being_written):
+                self._reported(number, being_written=being_written)
             case _:
                 return False
         return True
@@ -507,9 +508,9 @@ class LogWriter:
         else:
             self._cached.write_out_all(lambda: self._ask_report(number))
 
-    def _reported(self, number: int) -> None:
+    def _reported(self, number: int, *, being_written: bool) -> None:
         if not self._barriers.reached(number):
-            self._files.reported(number)
+            self._files.reported(number, being_written=being_written)
             if self._cached is not None:
                 self._cached.reported(number)
 

@@ -7,8 +7,9 @@ descriptor, and the locks or the watch on it. Always true: after `end` nothing o
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from litemq.actors.tracked import Tracked
 from litemq.actors.undisturbed import Undisturbed
@@ -32,6 +33,9 @@ class Quiet:
     close: Callable[[int], object]
     #: in place of the locks
     watch: Undisturbed | None = None
+    #: somebody has the file open for writing, as far as the mount was asked
+    being_written: bool = False
+    begun_s: float = field(default_factory=time.monotonic)
 
     def still(self) -> bool:
         """Whether what was read until now is one committed state. Raises OSError."""

@@ -8,6 +8,7 @@ beginning of a comparison, also none of which only the kernel has the journal.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 
@@ -108,10 +109,11 @@ class QuietMoments:
         quiet.end()
         self.look_again(quiet.tracked)
 
-    def reported(self, token: int) -> None:
+    def reported(self, token: int, *, being_written: bool) -> None:
         """The mount has reported all that was written before we asked with this token."""
         quiet = self._asked.pop(token, None)
         if quiet is not None:
+            quiet.being_written = being_written
             self._compare(quiet)
 
     def start_over(self) -> None:
@@ -185,10 +187,17 @@ class QuietMoments:
                 lambda: write_out_with_journal(fd, journal),
                 lambda _: self._written_out(quiet, mounts),
             )
-        elif tracked.comparing is not None and tracked.comparing.numbers is None:
+        elif self._needs_no_report(quiet):
             self._compare(quiet)
         else:
             self._ask_more(quiet)
+
+    def _needs_no_report(self, quiet: Quiet) -> bool:
+        """All pages are compared; but of an empty file, the mount knows whether it will stay so."""
+        wanted = quiet.tracked.comparing
+        if wanted is None or wanted.numbers is not None:
+            return False
+        return os.path.getsize(self._path(quiet.tracked)) > 0
 
     def _keep_quiet(self, tracked: Tracked, fd: int) -> Quiet | None:
         """Keep writers from beginning; None if one is in the middle of a transaction."""

@@ -449,19 +449,22 @@ class ReplicaDatabase:
         """Log what the file has beyond the log, as one transaction; how many pages it has.
 
         The node was killed, or lost power, as the primary, or it ceased to be one while an
-        application was about to end a commit. Raises BusyError, StorageError.
+        application was about to end a commit. What a program has half written over the file is no
+        commit. Raises BusyError, StorageError.
         """
         changed, sums = 0, b""
         try:
             if os.path.exists(self.path) and os.path.getsize(self.path):
                 self.writer()  # SQLite's own recovery comes first
             page_size, sums = self.file_checksums(beat)
+            if sums and file_image.is_cut_off(self.path):
+                sums = b""
             changed = self._prepare_rest(page_size, sums) if sums else 0
         except NotADatabaseError:
             self.close_writer()  # the log has what there is
         self.log.flush()
         self.unlogged = self.lost = False
-        # a file that was emptied and not written anew is to be found and repaired
+        # a file that was emptied and not written anew, or by half, is to be found and repaired
         self.checked = bool(sums) or not self.log.n_pages
         self.applied = self._saved = self.log.head
         self._doubtful = self.log.head.txid

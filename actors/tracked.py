@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass, field
 
 from litemq.actors.damaged_log import open_log
@@ -30,6 +31,15 @@ class Comparison:
     pause_s: float = 0.0
     #: nobody has reported a change: what differs now has changed while the node was down
     unexpected: bool = False
+    #: when the last look began that found the file empty or half there, as it is while a program
+    #: overwrites it, and when the first one did (monotonic seconds; never: infinity)
+    half_there_s: float = -math.inf
+    half_there_since_s: float = math.inf
+
+    def half_there(self, looked_s: float) -> None:
+        """A look that began then has found the file so."""
+        self.half_there_s = looked_s
+        self.half_there_since_s = min(self.half_there_since_s, looked_s)
 
 
 @dataclass(slots=True)
@@ -177,6 +187,10 @@ class Tracked:
             self.log.close(clean=False)
         with contextlib.suppress(OSError):
             self.position.close()
+
+    def is_unlogged_since(self, moment_s: float) -> bool:
+        """Whether the file may hold what was committed before that moment and is not in the log."""
+        return self.comparing is not None and self.comparing.half_there_s < moment_s
 
     def compare_later(
         self, sequence: int, numbers: list[int] | None, *, unexpected: bool = False

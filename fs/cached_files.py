@@ -52,6 +52,7 @@ class CachedDatabaseFile(DatabaseFile):
 
     async def truncate(self, size: int) -> None:
         if self.gatekeeper.capturing and not self._cut_by_sqlite(size) and self._lacks(size):
+            await self._rest_is_logged()
             self.capture.everything = True
             self._unexplained_change()
         self._resize(size)

@@ -152,6 +152,7 @@ class Operations(DirectoryOperations):
             # at every sync; the backing file has a time of its own, and the kernel keeps its own
             return self._attributes(file)
         if fields.update_size:
+            await self._held_as_writes_are(file)
             opened = None if fh is None else self._handles.get(fh)
             if opened is None or isinstance(opened[0], Revoked):
                 self._check_may_write(file, ctx.pid)
@@ -169,6 +170,8 @@ class Operations(DirectoryOperations):
         if file is None:
             return self._open_virtual(inode, flags)
         writing = bool(flags & WRITE_FLAGS)
+        if writing and flags & os.O_TRUNC:
+            await self._held_as_writes_are(file)
         self._check_may_read(file, ctx.pid)
         if writing:
             self._check_may_write(file, ctx.pid)
@@ -239,6 +242,11 @@ class Operations(DirectoryOperations):
         """A hand-over is under way: whoever writes waits until it is done, or given up."""
         if self._gatekeeper.holding is not None:
             await self._gatekeeper.holding.wait()
+
+    async def _held_as_writes_are(self, file: File) -> None:
+        """A database is about to be cut. What ends a transaction so, a journal, goes on."""
+        if isinstance(file, DatabaseFile) and not self.enable_writeback_cache:
+            await self._held()
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         # what the kernel has cached was taken before, and somebody may wait until it has come

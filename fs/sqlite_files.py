@@ -95,10 +95,19 @@ class DatabaseFile(File):
             if capture.never_synced and capture.uncaptured:
                 await self.gatekeeper.wal_gate(capture)
         elif not capture.journal_active and self.gatekeeper.capturing and self._lacks(size):
+            await self._rest_is_logged()
             capture.overwritten = capture.wal_end > 0
             capture.everything = True
             self._unexplained_change()
         self._resize(size)
+
+    async def _rest_is_logged(self) -> None:
+        """The file is about to be cut: return when the log has what was written to it before."""
+        if self.capture.wal_end:
+            return  # whatever is cut off, the WAL has the frames
+        await _hand_over_the_rest(self.path, self.capture, self.gatekeeper)
+        if self.gatekeeper.read_only or self.gatekeeper.fenced:  # the role has changed meanwhile
+            raise OSError(EROFS, os.strerror(EROFS))
 
     def _lacks(self, size: int) -> bool:
         """Whether a file of this length may have other pages (bytes).
@@ -195,6 +204,24 @@ def _take_from(path: str, capture: DatabaseCapture, *, unexplained: bool = False
         return capture.take(fd, unexplained=unexplained)
     finally:
         os.close(fd)
+
+
+async def _hand_over_the_rest(path: str, capture: DatabaseCapture, gatekeeper: Gatekeeper) -> None:
+    """Return when what was written without a journal or a WAL is in the log.
+
+    What comes next would destroy it, or stand before it.
+    """
+    if not gatekeeper.capturing:
+        return
+    if gatekeeper.unexplained_pending(capture.name):
+        capture.everything = True
+    try:
+        commit = _take_from(path, capture)
+    except FileNotFoundError:
+        return
+    if commit is not None:
+        # no data: then the caller waits until it is in the log
+        await gatekeeper.hand_over(capture, replace(commit, data=None))
 
 
 class JournalFile(File):
@@ -337,7 +364,9 @@ class WalFile(File):
             if capture.wal_end:
                 await self._starts_over()
             else:
-                await self._hand_over_the_rest()
+                # WAL mode begins: the database file changes by checkpoints from here on
+                database = _beside(self.path, capture.name)
+                await _hand_over_the_rest(database, capture, self.gatekeeper)
         written = os.pwrite(self.fd, data, offset)
         late = self.gatekeeper.fenced  # this process or its disk stood still meanwhile
         if self.unlinked:  # it has lost its name while this call waited
@@ -409,24 +438,6 @@ class WalFile(File):
             self.laid_out = size
             return
         await self.gatekeeper.store_in_page_cache(self.inode, start, zeros)
-
-    async def _hand_over_the_rest(self) -> None:
-        """WAL mode begins: what was written before it must stand before it in the log.
-
-        The database file is at rest, for it changes by checkpoints from here on.
-        """
-        capture, gatekeeper = self.capture, self.gatekeeper
-        if not gatekeeper.capturing:
-            return
-        if gatekeeper.unexplained_pending(capture.name):
-            capture.everything = True
-        try:
-            commit = _take_from(_beside(self.path, capture.name), capture)
-        except FileNotFoundError:
-            return
-        if commit is not None:
-            # no data: then the caller waits until it is in the log
-            await gatekeeper.hand_over(capture, replace(commit, data=None))
 
     async def truncate(self, size: int) -> None:
         capture = self.capture

@@ -133,9 +133,13 @@ class DatabaseRemoved(Message, frozen=True):
 
 
 class CaptureEcho(Message, frozen=True):
-    """Answer to `EchoCapture`: everything captured before it stands before this message."""
+    """Answer to `EchoCapture`: everything captured before it stands before this message.
+
+    `being_written`: somebody has the database that was named open for writing, or is refused that.
+    """
 
     token: U64
+    being_written: bool = False
 
 
 class LogWriterStarted(Message, frozen=True):

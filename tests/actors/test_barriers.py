@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ class World:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asker, self.publisher = Told(), Told()
+        self.mounted = False
+        #: numbers of the questions to the mount
+        self.asked: list[int] = []
         monkeypatch.setattr(barriers, "Sender", lambda _address: self.asker)
         layout = Layout(root)
         layout.create()
@@ -57,10 +61,18 @@ class World:
             Reactor(), to_fuse, to_publisher, epoch=1, inline_bytes=1000, failed=_nothing
         )
         self.group.agreed = True
+        self._reactor = Reactor()
         self.barriers = Barriers(
-            self.group, Reactor(), {"a.db": self.tracked},
-            mounted=lambda: False, ask_report=_nothing, take_published=_nothing,
+            self.group, self._reactor, {"a.db": self.tracked},
+            mounted=lambda: self.mounted, ask_report=self.asked.append, look=_nothing,
+            take_published=_nothing,
         )  # fmt: skip
+
+    def turn(self) -> None:
+        """Until what is due has been done, and what is prepared appended."""
+        self._reactor.later(3 * barriers.LOOK_S, self._reactor.stop)
+        self._reactor.run()
+        self.group.flush()
 
     def _append_if_there_is_room(self, *args: Any) -> None:
         if self.full:
@@ -121,6 +133,24 @@ def test_barrier_when_nobody_waits_any_more_then_it_is_forgotten(
     world.full = False
     world.group.flush()
     assert world.asker.messages == []
+
+
+def test_barrier_when_a_file_is_half_there_then_it_is_answered_when_that_was_seen(
+    world: World,
+) -> None:
+    """A look that began before the mount's report may have missed the rest."""
+    world.mounted = True
+    world.tracked.compare_later(1, None)
+    assert world.tracked.comparing is not None
+    world.tracked.comparing.half_there(time.monotonic())
+    world.barriers.ask(m.Barrier(7, "", ""))
+    assert world.barriers.reached(world.asked[0])
+    world.group.flush()
+    assert world.asker.messages == []
+    world.tracked.comparing.half_there(time.monotonic())
+    world.turn()
+    [answer] = world.asker.messages
+    assert answer.request == 7
 
 
 def test_change_of_role_when_the_disk_refuses_then_it_is_told_so(world: World) -> None:

@@ -23,12 +23,15 @@ class Primary:
 
     capturing = True
     refuse_errno = 0
-    fenced = False
+    fenced = read_only = False
 
     def __init__(self) -> None:
         self.looks = 0
 
     def checkpointing(self, _database: str) -> bool:
+        return False
+
+    def unexplained_pending(self, _database: str) -> bool:
         return False
 
     def settle_later(self, _capture: DatabaseCapture) -> None:

@@ -1,13 +1,14 @@
 // sql.js: SQLite in WebAssembly, whose databases are in memory. The file is read as a whole before each
-// change, and a new one takes its name after it, without a lock.
+// change and written as a whole after it, without a lock.
 //
-//     sql_js.js DATABASE
+//     sql_js.js DATABASE rename      a new file takes the database's name
+//     sql_js.js DATABASE overwrite   the file is emptied and written anew
 'use strict';
 const fs = require('node:fs');
 const initSqlJs = require('sql.js');
 const { COUNT_AND_NEWEST, serve } = require('./dialogue.js');
 
-const path = process.argv[2];
+const [path, way] = process.argv.slice(2);
 
 initSqlJs().then((SQL) => {
   const request = (work) => {
@@ -23,8 +24,9 @@ initSqlJs().then((SQL) => {
     write: (mark) =>
       request((db) => {
         db.run('INSERT INTO entry (mark) VALUES (?)', [mark]);
-        fs.writeFileSync(path + '.new', db.export());
-        fs.renameSync(path + '.new', path);
+        const image = db.export();
+        fs.writeFileSync(way === 'rename' ? path + '.new' : path, image);
+        if (way === 'rename') fs.renameSync(path + '.new', path);
       }),
     read: () => request((db) => db.exec(COUNT_AND_NEWEST)[0].values[0]),
     renew: () => {},

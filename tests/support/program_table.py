@@ -185,6 +185,10 @@ PROGRAMS = (
         _node("sql_js.js"), PER_REQUEST, package="sql.js",
     ),
     Program(
+        "sql.js", "overwrite", "the file read before each change, and overwritten after it",
+        _node("sql_js.js"), PER_REQUEST, package="sql.js",
+    ),
+    Program(
         "PHP PDO", "per-request", "a connection for each request",
         _PHP, PER_REQUEST, over_http=True,
     ),

@@ -116,6 +116,10 @@ class Server:
     def truncate(self, path: str, size: int) -> None:
         os.truncate(path, size)
 
+    def empty(self, path: str) -> None:
+        """Empty the file; it stays open for writing until this process ends."""
+        os.open(path, os.O_WRONLY | os.O_TRUNC)
+
     def unlink(self, path: str) -> None:
         os.unlink(path)
 
