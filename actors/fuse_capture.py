@@ -423,6 +423,8 @@ class FuseCapture:
         return names.get(database), names.get(f"{database}-shm")
 
     def changed_by_hand(self, database: str, what: str) -> None:
+        if database not in self._tree.by_name:
+            return  # it has gone before: who makes another begins anew
         self._log.info("a database was changed by hand; comparing", db=database, lost=what)
         self._handed_over.report(database, everything=True, numbers=[])
 
