@@ -122,7 +122,9 @@ class FuseCapture:
             name=f"litemq:{config.node.name}",
             allow_other=config.mount.allow_other,
         )
-        self._operations = Operations(self._tree, self, cached=self._cached)
+        self._operations = Operations(
+            self._tree, self, mount_path=str(config.mount.path), cached=self._cached
+        )
         self._acts = SqliteActs(0, after_a_death=False)
 
     # --- life

@@ -197,7 +197,10 @@ class QuietMoments:
         wanted = quiet.tracked.comparing
         if wanted is None or wanted.numbers is not None:
             return False
-        return os.path.getsize(self._path(quiet.tracked)) > 0
+        try:
+            return os.path.getsize(self._path(quiet.tracked)) > 0
+        except OSError:
+            return True  # the comparison meets that, too
 
     def _keep_quiet(self, tracked: Tracked, fd: int) -> Quiet | None:
         """Keep writers from beginning; None if one is in the middle of a transaction."""

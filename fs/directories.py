@@ -32,6 +32,8 @@ MAX_FILE_NAME_BYTES = 255
 class DirectoryOperations(pyfuse3.Operations):
     """What is asked of folders."""
 
+    #: where the tree is mounted, as the configuration names it
+    _mount_path: str
     _tree: Tree
     _gatekeeper: Gatekeeper
     _virtual: VirtualFiles
@@ -114,8 +116,9 @@ class DirectoryOperations(pyfuse3.Operations):
     ) -> EntryAttributes:
         new = self._new(parent, name, ctx)
         text = target.decode("utf-8", "surrogateescape")
-        leads_to = posixpath.normpath(posixpath.join(posixpath.dirname(new), text))
-        if text.startswith("/") or leads_to.split("/")[0] == "..":
+        at = posixpath.join(self._mount_path, posixpath.dirname(new))
+        leads_to = posixpath.normpath(posixpath.join(at, text))
+        if posixpath.commonpath([leads_to, self._mount_path]) != self._mount_path:
             raise FUSEError(errno.EPERM)
         os.symlink(text, self._tree.path(new))
         give(self._tree.path(new), ctx)

@@ -41,9 +41,12 @@ class Operations(DirectoryOperations):
 
     supports_dot_lookup = False
 
-    def __init__(self, tree: Tree, gatekeeper: Gatekeeper, *, cached: bool = False) -> None:
-        """`cached`: have the kernel cache writes."""
+    def __init__(
+        self, tree: Tree, gatekeeper: Gatekeeper, *, mount_path: str, cached: bool = False
+    ) -> None:
+        """`mount_path`: where it will be mounted. `cached`: have the kernel cache writes."""
         super().__init__()
+        self._mount_path = mount_path
         self.enable_writeback_cache = cached
         self._tree = tree
         self._gatekeeper = gatekeeper

@@ -174,11 +174,28 @@ def test_other_files_when_they_are_in_folders_then_they_work_and_stay_local(
     gone(shared, "app")
 
 
+def test_links_when_they_lead_into_the_mount_by_an_absolute_path_then_they_work(
+    shared: Cluster,
+) -> None:
+    """They are read where they were made, as SQLite does: a database has one name."""
+    primary, mount = shared.primary, shared.primary.mount
+    succeed("mkdir", "links", directory=mount)
+    make(primary, "links/real.db")
+    succeed("ln", "-s", mount / "links/real.db", "links/alias.db", directory=mount)
+    with primary.connect("links/alias.db") as app:
+        app.script("CREATE TABLE by_alias(x)")
+    shared.agree("links/real.db")
+    assert os.readlink(mount / "links/alias.db") == str(mount / "links/real.db")
+    succeed("rm", "-r", "links", directory=mount)
+    gone(shared, "links")
+
+
 def test_links_when_they_lead_out_of_the_mount_then_they_are_refused(shared: Cluster) -> None:
     """So are hard links; nothing is left behind."""
     mount = shared.primary.mount
     succeed("mkdir", "links", directory=mount)
-    for target in ("/etc/passwd", "../../outside", "../..", "a/../../.."):
+    beside = f"{mount}-too/file"
+    for target in ("/etc/passwd", "../../outside", "../..", "a/../../..", beside, f"{mount}/../x"):
         reason = fail("ln", "-s", target, "links/bad", directory=mount)
         assert "Operation not permitted" in reason
         assert not os.path.lexists(mount / "links/bad")

@@ -59,3 +59,15 @@ def test_moment_when_the_journal_can_not_be_read_then_the_actor_goes_on(
         journal_active(str(files / "a.db"))
     moments._written_out(quiet_of("a.db"), 0)
     asked.assert_called_once()
+
+
+@pytest.mark.parametrize(("there", "asks"), [(b"", True), (b"x", False), (None, False)])
+def test_moment_when_all_pages_are_wanted_then_the_mount_is_asked_of_an_empty_file(
+    tmp_path: Path, moments: QuietMoments, there: bytes | None, asks: bool
+) -> None:
+    """One that has gone meanwhile (None) is for the comparison to meet."""
+    quiet = quiet_of("a.db")
+    quiet.tracked.comparing = MagicMock(numbers=None)
+    if there is not None:
+        (Layout(tmp_path).files / "a.db").write_bytes(there)
+    assert moments._needs_no_report(quiet) is not asks

@@ -49,7 +49,7 @@ def test_wal_when_the_node_is_deposed_while_its_making_waits_then_it_is_refused(
 ) -> None:
     """A replica lets nobody but its applier write, whoever asked before it was one."""
     gatekeeper: Any = Deposed()
-    operations = Operations(Tree(tmp_path, gatekeeper), gatekeeper)
+    operations = Operations(Tree(tmp_path, gatekeeper), gatekeeper, mount_path="/m")
     with pytest.raises(pyfuse3.FUSEError) as refused:
         create(operations, b"a.db-wal")
     assert refused.value.errno == errno.EROFS
@@ -84,7 +84,7 @@ def of_files(directory: Path, gatekeeper: Any) -> tuple[Operations, dict[str, in
     for file in tree.by_name.values():
         file.lookups = 1
     found = {name: file.inode for name, file in tree.by_name.items()}
-    return Operations(tree, gatekeeper, cached=True), found
+    return Operations(tree, gatekeeper, mount_path="/m", cached=True), found
 
 
 def context(pid: int) -> Any:
@@ -186,7 +186,7 @@ def test_call_when_something_unforeseen_happens_then_it_is_eio_and_the_mount_goe
 ) -> None:
     """Told once for each call and kind, with a traceback; not once for each file."""
     gatekeeper: Any = Cached()
-    operations = Operations(Tree(tmp_path, gatekeeper), gatekeeper)
+    operations = Operations(Tree(tmp_path, gatekeeper), gatekeeper, mount_path="/m")
     broken: Any = Broken()
     for name in ("_tree", "_handles", "_virtual_handles", "_gatekeeper", "_virtual", "_listings"):
         setattr(operations, name, broken)

@@ -72,7 +72,7 @@ def of(directory: Path, *databases: str, files: tuple[str, ...] = ()) -> Operati
     gatekeeper: Any = Node(*databases)
     tree = Tree(directory, gatekeeper)
     tree.load()
-    return Operations(tree, gatekeeper)
+    return Operations(tree, gatekeeper, mount_path="/m")
 
 
 def create(operations: Operations, name: bytes, pid: int = 1) -> Any:
@@ -196,7 +196,9 @@ def test_database_when_its_name_is_none_then_that_is_told_once(
     told: list[str] = []
     monkeypatch.setattr(misnamed, "tell", told.append)
     gatekeeper: Any = Node()
-    operations = Operations(Tree(tmp_path, gatekeeper, cached=cached), gatekeeper, cached=cached)
+    operations = Operations(
+        Tree(tmp_path, gatekeeper, cached=cached), gatekeeper, mount_path="/m", cached=cached
+    )
     handle = create(operations, os.fsencode(name))[0].fh
     asyncio.run(operations.write(handle, 0, b"SQLite format 3\0" + bytes(84)))
     assert told == [name]
