@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -22,10 +22,6 @@ from litemq.txlog import ltx
 from litemq.txlog.checksums import lock_page, page_checksum
 from litemq.txlog.segment_reader import SegmentReader
 from litemq.txlog.store import LOG_FOLDER, DatabaseLog
-
-#: records read at once, from the newest backwards
-WINDOW = 256
-WINDOW_BYTES = 64 * 1024 * 1024
 
 
 def missing_pages(logged: DatabaseLog, differing: Iterable[int], pages: int) -> array[int]:
@@ -56,7 +52,7 @@ def find_images(
     for number in numbers:
         wanted[number] = 1
     left = len(numbers)
-    for record in _newest_first(logged):
+    for record in SegmentReader(logged.directory / LOG_FOLDER).newest_first():
         beat()
         if not left:
             break
@@ -98,17 +94,3 @@ def bring_forward(path: Path, logged: DatabaseLog, images: PageSpool) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _newest_first(logged: DatabaseLog) -> Iterator[bytes]:
-    reader = SegmentReader(logged.directory / LOG_FOLDER)
-    first, end = reader.range()
-    while first and end >= first:
-        begin = max(end - WINDOW + 1, first)
-        records: list[bytes] = []
-        while begin + len(records) <= end:
-            records += reader.read(
-                begin + len(records), WINDOW_BYTES, end + 1 - begin - len(records)
-            )
-        yield from reversed(records)
-        end = begin - 1

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import lz4.block
 
 from litemq import log
+from litemq.actors.committed_pages import CommittedPages
 from litemq.actors.layout import Layout
 from litemq.actors.replicas import Replica
 from litemq.errors import CorruptRecordError, LiteMQError
@@ -26,12 +27,18 @@ from litemq.txlog.checksums import lock_page, page_checksum, read_page_checksums
 from litemq.txlog.position import Position
 from litemq.txlog.segment_reader import SegmentReader, TooOldError
 from litemq.txlog.state import load as load_state
+from litemq.txlog.store import CHECKSUMS_FILE, LOG_FOLDER
 
 #: a piece of a transfer, before compression (bytes)
 CHUNK_BYTES = 512 * 1024
 MAX_RECORDS = 2048
 #: pages read in one SQLite read transaction (bytes)
 READ_BYTES = 256 * 1024
+#: so many pages at most are looked for in the log
+MOST_FROM_LOG = 4096
+
+#: to read pages, those that it finds
+Way = Callable[[list[int]], dict[int, bytes]]
 
 
 class Source:
@@ -99,8 +106,20 @@ class Source:
         tail = bytes.fromhex(state.page1_tail) if state is not None else b""
         return with_bookkeeping(page1, tail) if len(tail) == BOOKKEEPING_BYTES else page1
 
-    def pages(self, database: str) -> PageReader:
-        """The committed pages. Raises BusyError, also while the mount is away."""
+    def pages(self, database: str, page_size: int) -> CommittedPages:
+        """The committed pages."""
+        directory = self._layout.database(database)
+        return CommittedPages(
+            self._layout.files / database,
+            directory / CHECKSUMS_FILE,
+            directory / LOG_FOLDER,
+            page_size,
+            open_locked=lambda: self._open(database),
+            as_logged=lambda page1: self.as_logged(database, page1),
+        )
+
+    def _open(self, database: str) -> PageReader:
+        """Through the mount. Raises BusyError, also while that is away."""
         path = self._open_path(database)
         if not os.path.exists(path):
             head = self.heads.get(database)
@@ -254,7 +273,10 @@ class RepairTransfer(Transfer):
         self._shown: int | None = None
         self._waiting = False
         self._complete = False
-        self._reader: PageReader | None = None
+        self._pages: CommittedPages | None = None
+        #: those that were not found in one way, for the next
+        self._left = array("L")
+        self._ways: list[Way] = []
 
     def add_checksums(self, first_page: int, checksums: bytes, final: bool) -> None:
         """The replica's page checksums from `first_page` (1 is the first) on."""
@@ -275,6 +297,9 @@ class RepairTransfer(Transfer):
         assert self._wanted is not None
         if self._sent < len(self._wanted):
             return self._send_pages()
+        if self._left:
+            self._look_elsewhere()
+            return True
         if self._end is None:
             self._wait()
             return False
@@ -297,7 +322,15 @@ class RepairTransfer(Transfer):
         self._next = min(first, head.position.txid) + 1
         self._wanted = self._differing(head)
         self._sent = 0
+        self._pages = self._source.pages(self.database, head.page_size)
+        self._left = array("L")
+        self._ways = [self._pages.from_file, self._pages.from_log, self._pages.through_sqlite]
         return True
+
+    def _look_elsewhere(self) -> None:
+        """Programs find no lock of ours, as long as that is not the only way."""
+        self._wanted, self._left, self._sent = self._left, array("L"), 0
+        del self._ways[: 1 if len(self._wanted) <= MOST_FROM_LOG else -1]
 
     def _differing(self, head: m.Head) -> array[int]:
         ours = self._source.checksums(self.database, head.pages)
@@ -320,25 +353,29 @@ class RepairTransfer(Transfer):
         size = self._begin.page_size
         numbers = list(self._wanted[self._sent : self._sent + max(1, READ_BYTES // size)])
         try:
-            if self._reader is None:
-                self._reader = self._source.pages(self.database)
-            pages = self._reader.read(numbers)
+            pages = self._ways[0](numbers)
         except BusyError:
             self.busy = True
             return False
-        if 1 in pages:
-            pages[1] = self._source.as_logged(self.database, pages[1])
-        # a page that is gone was cut off meanwhile, and the redo knows
         found = [number for number in numbers if number in pages]
+        if not found:
+            self._count(numbers, pages)
+            return True
         data = lz4.block.compress(b"".join(pages[number] for number in found), store_size=False)
         message = m.RepairPages(self.number, self.database, size, found)
         if any(len(pages[number]) != size for number in found):
             self.refuse("the page size has changed")
             return False
         if self._send(message, data):
-            self._sent += len(numbers)
+            self._count(numbers, pages)
             self._note_sent(size, pages)
         return not self.busy and self._credit > 0
+
+    def _count(self, numbers: list[int], found: dict[int, bytes]) -> None:
+        """These have been looked for."""
+        self._sent += len(numbers)
+        if len(self._ways) > 1:  # else it was cut off meanwhile, and the redo knows
+            self._left.extend(number for number in numbers if number not in found)
 
     def _note_sent(self, page_size: int, pages: dict[int, bytes]) -> None:
         """The replica has them now, should this have to begin once more."""
@@ -358,9 +395,7 @@ class RepairTransfer(Transfer):
             self._shown = txids[0] if txids else 0
             return
         self._end = self._source.heads.get(self.database)
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        self._close()
 
     def _send_redo(self) -> bool:
         assert self._end is not None
@@ -388,7 +423,9 @@ class RepairTransfer(Transfer):
         return False
 
     def refuse(self, reason: str) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        self._close()
         super().refuse(reason)
+
+    def _close(self) -> None:
+        if self._pages is not None:
+            self._pages.close()

@@ -20,6 +20,9 @@ from litemq.txlog.ids import Txid
 from litemq.txlog.segment_files import ENTRY_SIZE, index_path, list_segments
 
 _READ_BYTES = 256 << 10
+#: records read at once, from the newest backwards
+WINDOW = 256
+WINDOW_BYTES = 64 * 1024 * 1024
 _unpack_entry = Struct(">Q").unpack
 
 
@@ -84,6 +87,19 @@ class SegmentReader:
                 raise TooOldError(f"TXID {from_txid} has just been dropped from the log")
             raise CorruptRecordError(path, path.stat().st_size, f"no whole TXID {from_txid}")
         return records
+
+    def newest_first(self) -> Iterator[bytes]:
+        """All records, backwards, as of now. Raises as `read` does."""
+        first, end = self.range()
+        while first and end >= first:
+            begin = max(end - WINDOW + 1, first)
+            records: list[bytes] = []
+            while begin + len(records) <= end:
+                records += self.read(
+                    begin + len(records), WINDOW_BYTES, end + 1 - begin - len(records)
+                )
+            yield from reversed(records)
+            end = begin - 1
 
     def checksum(self, txid: Txid) -> int | None:
         """Of the database after that transaction, if a record here tells. Raises StorageError,
