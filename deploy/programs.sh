@@ -45,6 +45,15 @@ if [ "${#missing[@]}" -gt 0 ]; then
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 
+# --- SQLite's shell with `.recover`, which Debian builds without ----------------------------------------------------------
+
+deploy/sqlite-suite.sh
+source=.venv/sqlite-suite/source/sqlite3
+if [ ! -x "$source/sqlite3" ]; then
+    say "building a sqlite3 that has .recover"
+    make -C "$source" sqlite3 >"$cache/shell.log" 2>&1 || die "can't build sqlite3: see $cache/shell.log"
+fi
+
 # --- PyPI --------------------------------------------------------------------------------------------------------------
 
 stamp=$(cat "$scripts/requirements.txt" - <<<"$PWD $(.venv/bin/python -V)" | sha256sum)

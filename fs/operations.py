@@ -32,7 +32,10 @@ from litemq.fs.sqlite_files import DatabaseFile, JournalFile, WalFile
 from litemq.fs.told_length import as_written, readable_bytes
 from litemq.fs.tree import Tree
 from litemq.fs.virtual import VirtualFiles
+from litemq.fs.wal_of_a_replica import until_its_wal_is_there
 
+#: what SQLite makes to read a database in WAL mode
+READ_BESIDE = (Kind.WAL, Kind.SHM)
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR
 
 
@@ -175,6 +178,8 @@ class Operations(DirectoryOperations):
         writing = bool(flags & WRITE_FLAGS)
         if writing and flags & os.O_TRUNC:
             await self._held_as_writes_are(file)
+        if isinstance(file, DatabaseFile) and self._makes_no_wal(ctx.pid):
+            await until_its_wal_is_there(file, self._tree, lambda: self._makes_no_wal(ctx.pid))
         self._check_may_read(file, ctx.pid)
         if writing:
             self._check_may_write(file, ctx.pid)
@@ -208,7 +213,7 @@ class Operations(DirectoryOperations):
         if self._gatekeeper.read_only and not self._gatekeeper.admitted(ctx.pid):
             # EACCES is what has SQLite say "readonly" to who opened the database as a primary's
             raise FUSEError(errno.EACCES if kind is Kind.JOURNAL else errno.EROFS)
-        if self._gatekeeper.refuse_errno not in (0, errno.ENOSPC):
+        if self._gatekeeper.refuse_errno not in (0, errno.ENOSPC) and kind not in READ_BESIDE:
             # Not for a full disk: SQLite would say that it can't open the file. The write says it.
             raise FUSEError(self._gatekeeper.refuse_errno)
         file = self._tree.add(text)
@@ -394,6 +399,13 @@ class Operations(DirectoryOperations):
             and not gatekeeper.is_actor(pid)
         ):
             raise FUSEError(errno.EBUSY)
+
+    def _makes_no_wal(self, pid: int) -> bool:
+        """Whether this thread can't make a WAL here: on a replica, and on the way to one."""
+        gatekeeper = self._gatekeeper
+        if not gatekeeper.read_only and gatekeeper.refuse_errno != errno.EROFS:
+            return False
+        return not gatekeeper.is_actor(pid) and not gatekeeper.admitted(pid)
 
     def _check_may_write(self, file: File, pid: int) -> None:
         if self._gatekeeper.read_only and file.guarded and not self._gatekeeper.admitted(pid):

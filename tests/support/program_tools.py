@@ -11,6 +11,7 @@ from pathlib import Path
 
 from capabilities import require_program
 
+RECOVERING_SHELL = Path(__file__).parents[2] / ".venv" / "sqlite-suite/source/sqlite3/sqlite3"
 #: every tool of these tests ends within this
 TIMEOUT_S = 120.0
 _STEPS = """
@@ -67,11 +68,20 @@ def backup_steps(database: Path, copy: Path) -> None:
     run(sys.executable, "-c", _STEPS, database, copy, "200")
 
 
+def recover(database: Path, copy: Path) -> None:
+    """`.recover`, which reads page by page. Debian's shell is built without it."""
+    if not RECOVERING_SHELL.exists():
+        require_program("the programs of `make programs`")
+    script = run(RECOVERING_SHELL, "-batch", "-bail", database, ".timeout 10000", ".recover")
+    run(RECOVERING_SHELL, "-batch", "-bail", copy, text=script)
+
+
 COPIERS: dict[str, Callable[[Path, Path], None]] = {
     ".dump": dump,
     "VACUUM INTO": vacuum_into,
     ".backup": shell_backup,
     "backup in steps": backup_steps,
+    ".recover": recover,
 }
 
 
