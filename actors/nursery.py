@@ -200,8 +200,10 @@ def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    gc.disable()  # nothing of an import is garbage
     for module in preload:
         importlib.import_module(module)
+    gc.enable()
     gc.collect()
     gc.freeze()  # or every child's first collection would copy every shared page
     family = _Family([requests.fileno(), wake_read, wake_write])
