@@ -48,7 +48,8 @@ class SqlProcess:
         """`lasting`: it is not the test's, and outlives it."""
         environment = os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH") or IMPORT_PATH}
         self._process = subprocess.Popen(
-            [sys.executable, str(_SERVER)],
+            # thousands of them in a run; without `site`, which reads every installed package's .pth
+            [sys.executable, "-S", str(_SERVER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

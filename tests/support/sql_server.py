@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import site
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -67,6 +68,7 @@ class Server:
 
     def image(self) -> dict[str, Any]:
         """The committed pages: LTX checksums, and digests without what is each copy's own."""
+        site.main()  # where litemq is installed; it was left out at the start
         from litemq.txlog.checksums import lock_page, page_checksum
 
         assert self.db is not None
