@@ -16,6 +16,7 @@ import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn, get_args, get_type_hints
 
@@ -415,8 +416,8 @@ def reference() -> Iterator[Key]:
 
 
 def _keys(section: str, model: type[Struct]) -> Iterator[Key]:
-    hints = get_type_hints(model, include_extras=True)
-    for info in msgspec.structs.fields(model):
+    hints = _hints(model)
+    for info in _fields(model):
         if _is_section(hints[info.name]):
             yield from _keys(f"{section}.{info.encode_name}", hints[info.name])
             continue
@@ -425,6 +426,17 @@ def _keys(section: str, model: type[Struct]) -> Iterator[Key]:
         default = None if info.required or optional else toml_text(rule, info.default)
         needed_by = rule.kind if optional else ""
         yield Key(section, info.encode_name, rule.expects, default, meta.description, needed_by)
+
+
+@cache
+def _hints(model: type[Struct]) -> dict[str, Any]:
+    """Each attribute's annotation. Finding them takes longer than reading a file."""
+    return get_type_hints(model, include_extras=True)
+
+
+@cache
+def _fields(model: type[Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(model)
 
 
 def _is_section(hint: object) -> bool:
@@ -464,8 +476,8 @@ def load(path: str | os.PathLike[str]) -> Config:
 def _section(source: Path, section: str, model: type[Struct], raw: object) -> Any:
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: [{section}]: must be a section, not {raw!r}")
-    hints = get_type_hints(model, include_extras=True)
-    fields = {info.encode_name: info for info in msgspec.structs.fields(model)}
+    hints = _hints(model)
+    fields = {info.encode_name: info for info in _fields(model)}
     checked = {}
     for key, value in raw.items():
         if key not in fields:
@@ -516,7 +528,7 @@ def _check_election(config: Config) -> None:
     """Every kind has what it needs, and nothing that it would silently leave aside."""
     kind = config.election.kind
     tables = {"election": config.election, "election.consul": config.election.consul}
-    for key in reference():
+    for key in _keys("election", ElectionConfig):
         if not key.needed_by:
             continue
         given = getattr(tables[key.section], key.name) is not None

@@ -11,9 +11,10 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
+
+from msgspec import Struct
 
 PORTS_PER_NODE: Final = 3
 """Live stream, requests, answers: the listen port and the two above it."""
@@ -37,8 +38,7 @@ class Rule(Protocol):
         """The checked value, in the units of its attribute; ValueError if it is not acceptable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(Struct, frozen=True):
     expects: str = "true or false"
 
     def read(self, value: object) -> bool:
@@ -47,8 +47,7 @@ class Flag:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(Struct, frozen=True):
     least: int
     most: int
 
@@ -64,8 +63,7 @@ class Count:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     choices: tuple[str, ...]
 
     @property
@@ -78,8 +76,7 @@ class Choice:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Struct, frozen=True):
     expects: str = "1 to 64 letters, digits, dots, dashes or underscores"
 
     def read(self, value: object) -> str:
@@ -88,8 +85,7 @@ class Name:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
+class Duration(Struct, frozen=True):
     least: str
     most: str
 
@@ -104,8 +100,7 @@ class Duration:
         return seconds
 
 
-@dataclass(frozen=True, slots=True)
-class DurationOrOff:
+class DurationOrOff(Struct, frozen=True):
     """0 stands for off."""
 
     least: str
@@ -119,8 +114,7 @@ class DurationOrOff:
         return 0.0 if value == "off" else Duration(self.least, self.most).read(value)
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(Struct, frozen=True):
     least: str
     most: str
 
@@ -135,8 +129,7 @@ class Size:
         return size
 
 
-@dataclass(frozen=True, slots=True)
-class Affinity:
+class Affinity(Struct, frozen=True):
     expects: str = '"auto", "off" or the number of a CPU'
 
     def read(self, value: object) -> str:
@@ -147,8 +140,7 @@ class Affinity:
         raise ValueError
 
 
-@dataclass(frozen=True, slots=True)
-class AbsolutePath:
+class AbsolutePath(Struct, frozen=True):
     expects: str = "an absolute path"
 
     def read(self, value: object) -> Path:
@@ -157,8 +149,7 @@ class AbsolutePath:
         return Path(os.path.normpath(value))
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionOfFile:
+class FunctionOfFile(Struct, frozen=True):
     expects: str = 'FILE:FUNCTION, such as "hooks.py:changed"'
 
     def read(self, value: object) -> str:
@@ -170,8 +161,7 @@ class FunctionOfFile:
         return f"{file}:{name}"
 
 
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
+class ListenAddress(Struct, frozen=True):
     expects: str = 'an IPv4 address and port such as "tcp://127.0.0.1:7100"'
 
     def read(self, value: object) -> str:
@@ -180,8 +170,7 @@ class ListenAddress:
         return f"tcp://{ipaddress.IPv4Address(host)}:{port}"
 
 
-@dataclass(frozen=True, slots=True)
-class PeerAddress:
+class PeerAddress(Struct, frozen=True):
     expects: str = 'the address other nodes connect to, such as "tcp://10.0.0.1:7100"'
 
     def read(self, value: object) -> str:
@@ -191,8 +180,7 @@ class PeerAddress:
         return f"tcp://{host}:{port}"
 
 
-@dataclass(frozen=True, slots=True)
-class PeerAddresses:
+class PeerAddresses(Struct, frozen=True):
     @property
     def expects(self) -> str:
         one = PeerAddress().expects
@@ -207,8 +195,7 @@ class PeerAddresses:
         return addresses
 
 
-@dataclass(frozen=True, slots=True)
-class HttpAddress:
+class HttpAddress(Struct, frozen=True):
     expects: str = 'an address such as "http://127.0.0.1:8500", without a path or a password'
 
     def read(self, value: object) -> str:
@@ -224,8 +211,7 @@ class HttpAddress:
         return f"{match[1]}://{host}:{match[3] or (443 if match[1] == 'https' else 80)}"
 
 
-@dataclass(frozen=True, slots=True)
-class KeyName:
+class KeyName(Struct, frozen=True):
     expects: str = 'a name such as "litemq/main": letters, digits, ".", "_", "-", parted by "/"'
 
     def read(self, value: object) -> str:
@@ -266,8 +252,7 @@ class Secret:
         return type(self), (self._text,)
 
 
-@dataclass(frozen=True, slots=True)
-class SecretText:
+class SecretText(Struct, frozen=True):
     expects: str = "up to 300 printable ASCII characters without spaces (it is not shown)"
 
     def read(self, value: object) -> Secret:
@@ -277,8 +262,7 @@ class SecretText:
         return Secret(value)
 
 
-@dataclass(frozen=True, slots=True)
-class OnlyFor:
+class OnlyFor(Struct, frozen=True):
     """A key that one kind of election needs, and that is "" or absent where it means nothing."""
 
     kind: str

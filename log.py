@@ -21,9 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
-import structlog
-
 from litemq.config import LogConfig
+from litemq.late_imports import late
+
+with late("asyncio"):
+    import structlog
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 

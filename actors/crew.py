@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-import psutil
-
 from litemq import log
 from litemq.actors import lifeline, proc
 from litemq.actors.nursery import Exited, Factory, Nursery, Refused, Started
@@ -263,10 +261,14 @@ class Crew:
     def status(self) -> list[m.ActorStatus]:
         """A line for each, the supervisor first."""
         return [
-            m.ActorStatus("supervisor", os.getpid(), "running", 0, _rss(os.getpid())),
+            m.ActorStatus("supervisor", os.getpid(), "running", 0, proc.rss_bytes(os.getpid())),
             *(
                 m.ActorStatus(
-                    actor.name, actor.pid, actor.state, actor.restarts.count, _rss(actor.pid)
+                    actor.name,
+                    actor.pid,
+                    actor.state,
+                    actor.restarts.count,
+                    proc.rss_bytes(actor.pid),
                 )
                 for actor in self.actors.values()
             ),
@@ -277,10 +279,3 @@ def kill(pid: int, number: int) -> None:
     """Send a signal, if the process is still there."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _rss(pid: int) -> int:
-    try:
-        return int(psutil.Process(pid).memory_info().rss) if pid else 0
-    except psutil.Error:
-        return 0

@@ -32,12 +32,11 @@ _ends = [-1, -1]
 _start = ""
 
 
-def die_with_parent(parent: int = 0) -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent is gone.
 
-    A process that was not forked but started anew is told its parent's pid.
+    `parent` is its pid, as that knew it before it made this process: it may be gone by now.
     """
-    parent = parent or os.getppid()
     _when_parent_dies(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

@@ -127,10 +127,12 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
+                lifeline.die_with_parent(parent)
                 ours.close()
                 setproctitle(title)
                 _allow_open_files()
@@ -192,7 +194,6 @@ def _allow_open_files() -> None:
 
 
 def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
-    lifeline.die_with_parent()
     lifeline.make()
     # A terminal's Ctrl-C reaches the whole group; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -200,8 +201,10 @@ def _serve(requests: socket.socket, preload: Sequence[str]) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    gc.disable()  # nothing of an import is garbage
     for module in preload:
         importlib.import_module(module)
+    gc.enable()
     gc.collect()
     gc.freeze()  # or every child's first collection would copy every shared page
     family = _Family([requests.fileno(), wake_read, wake_write])
@@ -267,13 +270,14 @@ class _Family:
                 channel.send(b"!")
 
     def _fork(self, data: bytes, wait: Callable[[], None], *other_fds: int) -> int:
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
             held = [channel.fileno() for channel in self._held.values()]
             for fd in (*self._own_fds, *other_fds, *held):
                 os.close(fd)
-            _become(data, wait)
+            _become(parent, data, wait)
         self._children.add(pid)
         return pid
 
@@ -321,10 +325,10 @@ def _wait(channel: socket.socket) -> None:
             os._exit(1)  # the nursery has gone
 
 
-def _become(data: bytes, wait: Callable[[], None]) -> None:
+def _become(parent: int, data: bytes, wait: Callable[[], None]) -> None:
     status = 1
     try:
-        lifeline.die_with_parent()
+        lifeline.die_with_parent(parent)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.unfreeze()
         status = int(cloudpickle.loads(data)(wait))

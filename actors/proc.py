@@ -1,4 +1,4 @@
-"""What /proc tells of another process: where in the kernel it waits, and whose child it is.
+"""What /proc tells of another process: where in the kernel it waits, whose child it is, its size.
 
 Reads /proc only, of processes of this user; the stack is root's to read. Always true: what can't be
 read is said to be unknown.
@@ -6,10 +6,12 @@ read is said to be unknown.
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
 FRAMES = 4
+_PAGE = resource.getpagesize()
 #: frames of a process that waits for the answer of a FUSE mount, perhaps of its own
 _FUSE = ("fuse_", "request_wait_answer")
 
@@ -62,5 +64,13 @@ def parent_of(pid: int) -> int:
     try:
         fields = (Path("/proc") / str(pid) / "stat").read_text(errors="replace").rpartition(") ")[2]
         return int(fields.split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def rss_bytes(pid: int) -> int:
+    """The memory it has resident; 0 if it is gone."""
+    try:
+        return int((Path("/proc") / str(pid) / "statm").read_text().split()[1]) * _PAGE
     except (OSError, IndexError, ValueError):
         return 0

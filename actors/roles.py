@@ -19,14 +19,14 @@ Maker = Callable[[], Callable[[], int]]
 
 def modules_of(config: Config) -> list[str]:
     """What the nursery imports: a node of any role may come to need any of them."""
-    names = ["log_writer", "stream_publisher", "replica_applier"]
+    names = ["actors.log_writer", "actors.stream_publisher", "actors.replica_applier"]
     if config.mount.fuse:
-        names.append("fuse_capture")
+        names = ["fs.pyfuse3_alone", *names, "actors.fuse_capture"]
     if config.is_elected:
-        names.append("election_watcher")
+        names.append("actors.election_watcher")
     if config.stream.relay:
-        names.append("relay_publisher")
-    return [f"litemq.actors.{name}" for name in names]
+        names.append("actors.relay_publisher")
+    return [f"litemq.{name}" for name in names]
 
 
 def _fuse_capture(config: Config, *, primary: bool, epoch: int) -> Callable[[], int]:

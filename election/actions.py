@@ -7,44 +7,40 @@ begins when the one before is done. Those to the lease service may be slow, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from litemq.election.members import Holder
 from litemq.txlog.ids import Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class PersistEpoch:
+class PersistEpoch(Struct, frozen=True):
     """Bring the highest epoch seen to the disk before anything else is done."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptCommits:
+class AcceptCommits(Struct, frozen=True):
     """Accept commits of this epoch while the boot clock is before `until_s`, not later."""
 
     epoch: Epoch
     until_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class FenceCommits:
+class FenceCommits(Struct, frozen=True):
     """Refuse every commit from now on; answered by Fenced."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class HoldWrites:
+class HoldWrites(Struct, frozen=True):
     """Let writers wait, until AcceptCommits or FenceCommits."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class WaitForReplica:
+class WaitForReplica(Struct, frozen=True):
     """Answer with DrainedTo when `target` has everything; forget it after `until_s`."""
 
     attempt: int
@@ -52,34 +48,29 @@ class WaitForReplica:
     until_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class BecomePrimary:
+class BecomePrimary(Struct, frozen=True):
     """Complete the log, then start the actors of a primary; Promoted or PromotionFailed answers."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class BecomeReplica:
+class BecomeReplica(Struct, frozen=True):
     """Start the actors of a replica that follows nobody; answered by Demoted."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Follow:
+class Follow(Struct, frozen=True):
     """Follow this primary."""
 
     holder: Holder
 
 
-@dataclass(frozen=True, slots=True)
-class LookAtLease:
+class LookAtLease(Struct, frozen=True):
     """Read the lease; answered by LeaseView or LeaseUnavailable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acquire:
+class Acquire(Struct, frozen=True):
     """Ask for the lease, with an epoch above `above`; Granted, Denied or LeaseUnavailable
     answers.
     """
@@ -88,8 +79,7 @@ class Acquire:
     above: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(Struct, frozen=True):
     """Prolong the lease; Renewed, RenewFailed or LeaseLost answers. Dropped while one is under
     way.
     """
@@ -97,8 +87,7 @@ class Renew:
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """Let go of the lease if it is ours and of this epoch, else do nothing; answered by Released.
     Tried again until answered, but not after the lease has ended by itself.
     """
@@ -107,47 +96,41 @@ class Release:
     successor: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(Struct, frozen=True):
     """Tell the other members our standing; `lost` is the epoch whose end we have seen."""
 
     lost: Epoch
     fit: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AskMembers:
+class AskMembers(Struct, frozen=True):
     """Who is alive? Answered by MembersSeen."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class AskHandoff:
+class AskHandoff(Struct, frozen=True):
     """Ask this primary to hand over to us; it reads PromoteRequested."""
 
     request: int
     primary: Holder
 
 
-@dataclass(frozen=True, slots=True)
-class HandoffEnded:
+class HandoffEnded(Struct, frozen=True):
     """Answer a request: done if `refused` is None, else the reason."""
 
     request: int
     refused: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(Struct, frozen=True):
     """Log one line; as a warning if an operator may have to act."""
 
     text: str
     warn: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """There is nothing left to do: the node may end."""
 
 

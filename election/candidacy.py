@@ -7,7 +7,8 @@ A look is an opinion, the lease decides: what is wrong here costs time, never sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from litemq.election.members import Member
 from litemq.txlog.ids import Epoch
@@ -24,8 +25,7 @@ def ranking(members: Iterable[Member]) -> list[Member]:
     return sorted((each for each in members if each.candidate), key=_before)
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """The place of a node: how many go first, and whether all of these have spoken."""
 
     rank: int

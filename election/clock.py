@@ -7,8 +7,9 @@ timers run, it does not stand still while the machine sleeps: a lease ends meanw
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 #: less than this may be a clock that is set right, or a process that had to wait
 _JUMP_S: Final = 1.0
@@ -19,8 +20,7 @@ def now_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
+class Clocks(Struct, frozen=True):
     """Seconds at one moment: since the boot, of these awake, since 1970."""
 
     boot_s: float

@@ -6,15 +6,15 @@ twice, in any order or never. Times are seconds on this node's boot clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from litemq.election.members import Holder, Member
 from litemq.txlog.ids import Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseView:
+class LeaseView(Struct, frozen=True):
     """The lease as the service shows it: held by `holder`, or free."""
 
     holder: Holder | None
@@ -27,16 +27,14 @@ class LeaseView:
     safe_in_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseUnavailable:
+class LeaseUnavailable(Struct, frozen=True):
     """The service does not answer; an acquisition of this attempt may or may not have happened."""
 
     reason: str
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Struct, frozen=True):
     """The lease is ours until `deadline_s`, counted from before the request was sent. An earlier
     holder may believe for `wait_s` more that it has it.
     """
@@ -47,135 +45,117 @@ class Granted:
     wait_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
+class Denied(Struct, frozen=True):
     """The lease is another's, or not to be had for `retry_in_s`."""
 
     attempt: int
     retry_in_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+class Renewed(Struct, frozen=True):
     """Ours until `deadline_s`, counted from before this renewal was sent; true however late."""
 
     epoch: Epoch
     deadline_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class RenewFailed:
+class RenewFailed(Struct, frozen=True):
     """No answer: the lease may still be ours."""
 
     epoch: Epoch
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseLost:
+class LeaseLost(Struct, frozen=True):
     """The service says that the lease of this epoch has ended; it never comes back."""
 
     epoch: Epoch
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(Struct, frozen=True):
     """The service has let go of the lease of this epoch."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class MembersSeen:
+class MembersSeen(Struct, frozen=True):
     """The nodes that are alive, this one included."""
 
     attempt: int
     members: tuple[Member, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PrimarySilent:
+class PrimarySilent(Struct, frozen=True):
     """The stream of the primary of this epoch ended, or has been silent for too long."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class EpochSeen:
+class EpochSeen(Struct, frozen=True):
     """A record, heartbeat or position of this epoch was received."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class Fenced:
+class Fenced(Struct, frozen=True):
     """From now on no commit is accepted; the answer to FenceCommits."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Promoted:
+class Promoted(Struct, frozen=True):
     """The log is complete and all actors are those of a primary of this epoch."""
 
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class PromotionFailed:
+class PromotionFailed(Struct, frozen=True):
     """The actors could not become those of a primary."""
 
     epoch: Epoch
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Demoted:
+class Demoted(Struct, frozen=True):
     """All actors are those of a replica."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class HandoffRequested:
+class HandoffRequested(Struct, frozen=True):
     """Somebody wants the primary to hand over, to `target` or to the most advanced candidate."""
 
     request: int
     target: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PromoteRequested:
+class PromoteRequested(Struct, frozen=True):
     """Node `by` is to be the primary: asked for on that node, or by it."""
 
     request: int
     by: str
 
 
-@dataclass(frozen=True, slots=True)
-class DrainedTo:
+class DrainedTo(Struct, frozen=True):
     """Writes are closed, and `target` has everything that was ever acknowledged here."""
 
     attempt: int
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class FitnessChanged:
+class FitnessChanged(Struct, frozen=True):
     """Whether the log of this node is whole and ready."""
 
     fit: bool
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
+class StopRequested(Struct, frozen=True):
     """The node is to end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Time has passed."""
 
 

@@ -6,7 +6,7 @@ that fails opens them again, unless the node is stopping.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from litemq.election.actions import (
     AskHandoff,

@@ -6,7 +6,7 @@ confirmed or because the lease itself has run out.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from litemq.election.actions import BecomeReplica, FenceCommits, Release, Stop
 from litemq.election.states import NEVER_S, Demoting, Leaving, State, Stopped

@@ -6,14 +6,14 @@ Names of nodes are unique in a cluster; they break ties.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from litemq.txlog.ids import Epoch
 from litemq.txlog.position import Position
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """The node that holds the lease, where it is reached, and the epoch of its term."""
 
     node: str
@@ -21,8 +21,7 @@ class Holder:
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Standing:
+class Standing(Struct, frozen=True, order=True):
     """How advanced a node is over all its databases; the greater one has more."""
 
     epoch: Epoch = 0  # the highest in any position: a later term beats any number of transactions
@@ -35,8 +34,7 @@ def standing_of(positions: Iterable[Position]) -> Standing:
     return Standing(max((each.epoch for each in held), default=0), sum(each.txid for each in held))
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """A node that is alive, as it announced itself last."""
 
     node: str

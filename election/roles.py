@@ -8,7 +8,7 @@ epoch above all it had seen before, and only when its actors have confirmed that
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from litemq.election import handover, leaving, serving, standby
 from litemq.election.actions import Action, Announce, Tell

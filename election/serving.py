@@ -6,7 +6,7 @@ are refused before anything else is done about it.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from litemq.election.actions import AcceptCommits, FenceCommits, Renew, Tell
 from litemq.election.events import LeaseView

@@ -6,7 +6,7 @@ attempt that was given up is released.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from litemq.election.actions import Acquire, Announce, AskMembers, BecomePrimary, Tell
 from litemq.election.candidacy import turn_of

@@ -6,9 +6,10 @@ it is while they may be.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from litemq.election.members import Holder
 from litemq.election.rules import Rules
@@ -17,8 +18,7 @@ from litemq.txlog.ids import Epoch
 NEVER_S = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Replica:
+class Replica(Struct, frozen=True):
     """Follows the primary it knows, if any."""
 
     look_at_s: float
@@ -33,8 +33,7 @@ class Search(Enum):
     ACQUIRING = auto()  # for the lease
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """The lease is free, as far as is known. `until_s` ends the present wait."""
 
     search: Search
@@ -44,8 +43,7 @@ class Candidate:
     lost: Epoch  # the epoch whose end it saw
 
 
-@dataclass(frozen=True, slots=True)
-class Promoting:
+class Promoting(Struct, frozen=True):
     """The lease is ours; commits are not accepted yet."""
 
     epoch: Epoch
@@ -64,8 +62,7 @@ class Commits(Enum):
     FENCED = auto()  # they are refused
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
+class Handover(Struct, frozen=True):
     """The primary is about to give its lease away; `target` is None until one was found."""
 
     attempt: int
@@ -76,8 +73,7 @@ class Handover:
     draining: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Primary:
+class Primary(Struct, frozen=True):
     """Serves in this epoch until the lease ends, unless it is renewed."""
 
     epoch: Epoch
@@ -95,8 +91,7 @@ class Leaving(Enum):
     RELEASING = auto()  # the node ends when the service has heard of it
 
 
-@dataclass(frozen=True, slots=True)
-class Demoting:
+class Demoting(Struct, frozen=True):
     """No longer primary, or not yet anything: every node starts here. Epoch 0 has no lease."""
 
     leaving: Leaving
@@ -108,16 +103,14 @@ class Demoting:
     stopping: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Struct, frozen=True):
     """Does nothing but release what is granted too late."""
 
 
 Role: TypeAlias = Replica | Candidate | Promoting | Primary | Demoting | Stopped
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """The role, and what is known in every role."""
 
     role: Role

@@ -5,7 +5,9 @@ What several roles do stands here. Not kept beyond the step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from litemq.election.actions import (
     Action,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -31,7 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """A shell has what it starts in the background ignore SIGINT; what tests start would, too."""
+    """What the tests start neither ignores SIGINT nor compiles LiteMQ.
+
+    A shell has what it starts in the background ignore SIGINT. Where the environment lets no
+    bytecode be kept, each of a thousand nodes would compile all its modules.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

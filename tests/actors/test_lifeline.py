@@ -123,3 +123,33 @@ def test_survivor_when_it_hangs_then_the_kernel_ends_it(nursery: Nursery) -> Non
     pid = started(nursery)
     assert nursery.reports(20.0) == [Exited(pid, -signal.SIGALRM)]
     assert time.monotonic() - begun_s < 20
+
+
+def test_child_when_the_nursery_dies_before_it_takes_its_first_step_then_it_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody would ever end it, and it would keep the node's lock."""
+    here, real = os.getpid(), lifeline.die_with_parent
+    told, worked = tmp_path / "pid", tmp_path / "worked"
+
+    def slow(parent: int) -> None:
+        if os.getppid() != here:  # a child; the nursery does as always
+            nursery = os.getppid()
+            told.write_text(f"{os.getpid()}\n")
+            while os.getppid() == nursery:
+                time.sleep(0.001)
+        real(parent)
+
+    def work(begin: Callable[[], None]) -> int:
+        worked.touch()
+        return 0
+
+    monkeypatch.setattr(lifeline, "die_with_parent", slow)
+    nursery = Nursery.open("litemq-test: nursery")
+    nursery.start(work)
+    eventually(lambda: told.exists() and told.read_text().endswith("\n"), what="it is forked")
+    child = int(told.read_text())
+    os.kill(nursery.pid, signal.SIGKILL)
+    eventually(lambda: has_ended(child), what="the child ends")
+    nursery.close()
+    assert not worked.exists()

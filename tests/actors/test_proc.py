@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from waiting import eventually
@@ -54,3 +55,13 @@ def test_look_when_the_process_is_gone_then_nothing_is_known() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     assert proc.look(gone.pid) == proc.Stall("?")
+
+
+def test_rss_bytes_when_a_process_lives_then_it_is_what_its_status_says() -> None:
+    """The kernel tells it twice; of one that is gone there is nothing."""
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        eventually(lambda: proc.look(sleeper.pid).state == "S", what="it sleeps")
+        told = Path(f"/proc/{sleeper.pid}/status").read_text().partition("VmRSS:")[2].split()[0]
+        assert proc.rss_bytes(sleeper.pid) == int(told) * 1024
+        sleeper.kill()
+    assert proc.rss_bytes(sleeper.pid) == 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from election_script import B5, RULES, Script, member
+from msgspec.structs import replace
 
 from litemq.election import actions as do
 from litemq.election import events as on

@@ -5,9 +5,9 @@ nothing wrong with them would find nothing at all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from election_world import Advance
+from msgspec.structs import replace
 
 from litemq.election import actions as do
 from litemq.election import events as on

@@ -25,7 +25,7 @@ from history import mark, open_history
 from leftovers import processes_below
 from namespaces import Host
 from nodes import Cluster, Node
-from sql_process import IMPORT_PATH, SqlError
+from sql_process import SqlError
 from waiting import eventually
 
 from litemq.txlog import ltx
@@ -211,11 +211,10 @@ class Electorate(Cluster):
         self._programs.append(
             subprocess.Popen(
                 [
-                    sys.executable, str(_HISTORY), role, str(node.mount / DATABASE),
+                    sys.executable, "-S", str(_HISTORY), role, str(node.mount / DATABASE),
                     str(node.data_dir), str(file), *rest,
                 ],
                 cwd=self.directory,
-                env=os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH") or IMPORT_PATH},
             )
         )  # fmt: skip
 
@@ -366,6 +365,9 @@ class Electorate(Cluster):
         self.wake_all()
         self.quiet()
         return super().close()
+
+    def _is_primary(self, node: Node) -> bool:
+        return node.running and role(node) == "primary"
 
 
 def role(node: Node) -> str:

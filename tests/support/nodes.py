@@ -69,6 +69,7 @@ class Node:
         directory.mkdir(parents=True)
         self._announced: list[re.Pattern[str]] = []
         self._process: subprocess.Popen[bytes] | None = None
+        self._told_to_stop = False
         self._hands: SqlProcess | None = None
         self.configure(primary or self.address, sections or {})
 
@@ -106,6 +107,7 @@ class Node:
     def start(self, *, ready: bool = True, command: list[str] | None = None) -> Node:
         """Run `litemq up`; by default until it is ready."""
         assert self._process is None, f"{self.name} runs"
+        self._told_to_stop = False
         with open(self.directory / "stderr", "ab") as stderr:
             self._process = subprocess.Popen(
                 [
@@ -157,10 +159,16 @@ class Node:
         self._process = None
         return code
 
+    def tell_to_stop(self) -> None:
+        """What `stop` begins with, for several nodes at once."""
+        if self._process is not None and not self._told_to_stop:
+            self._told_to_stop = True
+            self._let_go()
+            self.send_signal(signal.SIGTERM)
+
     def stop(self, *, timeout_s: float = STOP_S) -> None:
         """End it as an operator does, and have it end well."""
-        self._let_go()
-        self.send_signal(signal.SIGTERM)
+        self.tell_to_stop()
         assert self.wait(timeout_s=timeout_s) == 0, f"{self.name} did not end well"
 
     def signal_all(self, number: int) -> None:
@@ -372,9 +380,13 @@ class Cluster:
 
     def captured(self, database: str, *, timeout_s: float = 20.0) -> Position:
         """Wait until the primary's log is the committed database, page by page; its position."""
+        return self._captured(database, timeout_s)[0]
+
+    def _captured(self, database: str, timeout_s: float) -> tuple[Position, dict[str, Any]]:
+        """The same, and the pages that were compared, as `Node.image` gives them."""
         primary = self.primary
 
-        def check() -> Position:
+        def check() -> tuple[Position, dict[str, Any]]:
             image = primary.image(database)
             position = primary.position(database)
             assert position is not None, f"no {database}-pos"
@@ -392,15 +404,16 @@ class Cluster:
             for checksum in logged:
                 total ^= checksum & ~EMPTY
             assert position.checksum == total, f"{position} is not of these pages ({total:016x})"
-            return position
+            return position, image
 
-        found: Position = eventually(check, timeout_s=timeout_s, what=f"{database} is in the log")
+        found: tuple[Position, dict[str, Any]] = eventually(
+            check, timeout_s=timeout_s, what=f"{database} is in the log"
+        )
         return found
 
     def agree(self, database: str, *, timeout_s: float = 20.0) -> Position:
         """Wait until every running node has the same position and the same pages; that position."""
-        position = self.captured(database, timeout_s=timeout_s)
-        image = self.primary.image(database)
+        position, image = self._captured(database, timeout_s)
         for replica in self.replicas:
             if not replica.running:
                 continue
@@ -447,10 +460,23 @@ class Cluster:
     # --- the end
 
     def close(self) -> list[str]:
-        """Stop every node; what went wrong, one entry each."""
+        """Stop every node, the primary last; what went wrong, one entry each.
+
+        The replicas at once: to end is to wait. A primary without them has nobody to wait for, and
+        none of those that it could hand over to makes a primary's actors for a moment.
+        """
         wrong = []
-        for node in self.nodes:
-            wrong += node.close()
-            wrong += node.unannounced()
+        primary = [node for node in self.nodes if self._is_primary(node)]
+        replicas = [node for node in self.nodes if node not in primary]
+        for nodes in (replicas, primary):
+            for node in nodes:
+                with contextlib.suppress(ProcessLookupError):
+                    node.tell_to_stop()
+            for node in nodes:
+                wrong += node.close()
+                wrong += node.unannounced()
         Cluster.alive.remove(self)
         return wrong
+
+    def _is_primary(self, node: Node) -> bool:
+        return node is self.primary

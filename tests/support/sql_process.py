@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import fastcrc
 from leftovers import make_run_directory
 
 import litemq
 
 ANSWER_S = 60.0
 _SERVER = Path(__file__).with_name("sql_server.py")
+_PACKAGES = str(Path(fastcrc.__file__).parents[1])
 #: where this test run's litemq is found, for programs of its own
 IMPORT_PATH = str(Path(litemq.__file__).parent.parent) if litemq.__file__ else ""
 
@@ -46,12 +48,10 @@ class SqlProcess:
         lasting: bool = False,
     ) -> None:
         """`lasting`: it is not the test's, and outlives it."""
-        environment = os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH") or IMPORT_PATH}
         self._process = subprocess.Popen(
-            [sys.executable, str(_SERVER)],
+            [sys.executable, "-S", str(_SERVER), _PACKAGES],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
             cwd=make_run_directory(),
         )
         assert self._process.stdin is not None
