@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from errno import ENOSPC
 
 from litemq import log
 from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
@@ -27,8 +26,8 @@ from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
 from litemq.actors.wal_capture import WalCapture
 from litemq.errors import (
+    BehindLogError,
     FormatError,
-    LiteMQError,
     NotADatabaseError,
     NotInTheClearError,
     StorageError,
@@ -97,8 +96,12 @@ class FileCapture:
 
     # --- at rest
 
-    def recover(self, tracked: Tracked, *, compare_all: bool) -> None:
-        """Take what the WAL holds, then compare if need be. Raises FormatError, OSError."""
+    def recover(self, tracked: Tracked, *, compare_all: bool, log_counts: bool) -> None:
+        """Take what the WAL holds, then compare if need be.
+
+        `log_counts`: where writes are cached the file may be behind its log, and gets what it
+        lacks. Raises FormatError, OSError, StorageError; BehindLogError if that can't be done.
+        """
         tail = self._wals.tail_of(tracked)
         forgotten = False
         try:
@@ -106,7 +109,7 @@ class FileCapture:
                 self._wals.take(tracked, tail, chain=True)
                 if tail.failed and tracked.failing.reason:
                     raise StorageError(tracked.failing.reason)
-                if self._cached and compare_all:
+                if self._cached and compare_all and log_counts:
                     tail.stop_where_recovery_stops()
                     self._bring_forward(tracked, tail)
                 else:
@@ -153,12 +156,11 @@ class FileCapture:
                     return
                 tail.close()
                 bring_forward(path, logged, images)
-        except (LiteMQError, OSError) as error:
-            self._log.error(
-                "can't bring the database forward to its log", db=tracked.name, reason=str(error)
-            )
-            # the node is not ready, and this is tried again
-            raise StorageError(str(error), getattr(error, "errno", None) or ENOSPC) from error
+        except FILE_ERRORS as error:
+            raise BehindLogError(
+                f"can't be brought forward to its log: {error or type(error).__name__}",
+                getattr(error, "errno", None),
+            ) from error
         self._log.info(
             "the database was behind its log; brought forward",
             db=tracked.name,

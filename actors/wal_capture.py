@@ -243,7 +243,8 @@ class WalCapture:
                 if tail.has_taken(published):
                     break
                 commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
-            if tracked.failing.reason and tracked.comparing is None:
+            followed = tail is tracked.wal  # else the database is at rest, and more is to come
+            if followed and tracked.failing.reason and tracked.comparing is None:
                 tracked.failing.worked()
         except OSError as error:
             self._unreadable(tracked, tail, error)
