@@ -42,6 +42,7 @@ from litemq.errors import BehindLogError, StorageError
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
+from litemq.txlog.new_start import LARGEST_RECORD_BYTES
 
 NAME = "log_writer"
 HEARTBEAT_S = 0.25
@@ -93,6 +94,7 @@ class LogWriter:
             beat=self._beat,
             broken=self._failed,
             cached=self._cached,
+            backlog_bytes=max(config.retention.max_bytes, LARGEST_RECORD_BYTES),
         )
         self._files = FileCapture(
             self._group,
