@@ -50,6 +50,8 @@ class Actor:
     silence: Silence = field(default_factory=Silence)
     alive: m.ActorAlive | None = None
     leaving: bool = False
+    #: the process that was killed for its silence, and may take its time to end
+    killed: int = 0
     #: it is made, and may not work yet
     held: bool = False
 
@@ -252,18 +254,22 @@ class Crew:
         """Kill what has not been heard for too long."""
         seen_s = self._ticks.passed(time.monotonic())
         for actor in self.actors.values():
-            if not actor.pid:
+            if not actor.pid or actor.killed == actor.pid:
                 continue
-            silent_s = actor.silence.goes_on(seen_s, proc.run_delay_ns(actor.pid))
+            silent = actor.silence.seconds > 0.0
+            actor.silence.goes_on(seen_s, proc.sample(actor.pid, silent=silent))
             patience_s = self._limits.hung_after_s
             if actor.alive is None:  # a cold disk can take its time over the imports
                 patience_s = max(patience_s, START_S)
-            if silent_s > patience_s:
+            if actor.silence.seconds > patience_s:
                 stall = proc.look(actor.pid)
-                actor.silence.broken()
                 if stall.by_disk:  # it could not even be killed, and will go on by itself
+                    actor.silence.broken()
                     self._log.warning("actor waits for the disk", hung=actor.name, at=str(stall))
                     continue
+                if not actor.silence.exceeds(patience_s):
+                    continue
+                actor.killed = actor.pid
                 self._log.warning(
                     "actor gives no sign of life; killed", hung=actor.name, at=str(stall)
                 )
