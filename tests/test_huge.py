@@ -162,6 +162,7 @@ def test_primary_when_it_is_killed_behind_a_huge_transaction_then_it_goes_on(
     cluster = new_cluster()
     primary = cluster.primary
     primary.announce("the mount of a dead")
+    cluster.replicas[0].announce("the primary is silent")
     for mode in ("delete", "wal"):
         with database(cluster, mode) if mode == "delete" else primary.connect("a.db") as app:
             app.script(f"PRAGMA journal_mode={mode}", "PRAGMA synchronous=FULL")
