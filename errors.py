@@ -77,3 +77,13 @@ class StorageError(LiteMQError):
 
     def __reduce__(self) -> tuple[type[StorageError], tuple[str, int | None]]:
         return type(self), (str(self), self.errno)
+
+
+class NoThreadError(LiteMQError):
+    """The system gives this process no thread, or no process, more: a limit is reached."""
+
+
+class BehindLogError(StorageError):
+    """A database lacks what its log has, and could not be given it. A matter of that one file,
+    whatever the errno: for want of its room or its rights the others need not wait.
+    """

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 
 from litemq import log
+from litemq.actors import process_limits
 from litemq.actors.crew import STOP_S
 from litemq.actors.reactor import Reactor
 from litemq.errors import LiteMQError
@@ -43,6 +44,8 @@ class AppCommand:
         self._process: subprocess.Popen[bytes] | None = None
         #: to be started as soon as the node is ready
         self._due = bool(words)
+        #: the system had no process for it
+        self._refused = False
         #: a change of role is under way that will restart it
         self._changing = False
         #: told to end, to be started again
@@ -71,9 +74,23 @@ class AppCommand:
         try:
             self._process = subprocess.Popen(self._words, cwd=os.getcwd(), process_group=group)
         except OSError as error:
+            if error.errno in process_limits.USED_UP:
+                self._no_process(error)
+                return
             self._failed(LiteMQError(f"can't run {self._words[0]}: {error.strerror}"))
             return
+        self._refused = False
         self._log.info("command started", command=self._words[0], pid=self._process.pid)
+
+    def _no_process(self, error: OSError) -> None:
+        """Others have used them up: the command stays due."""
+        if not self._refused:
+            self._log.warning(
+                "no process for the command; trying again", reason=str(error.strerror),
+                raise_the_limit=process_limits.reached(),
+            )  # fmt: skip
+        self._refused = self._due = True
+        self._reactor.later(process_limits.PAUSE_S, self._stopped)
 
     def watch(self) -> None:
         """Now and then: see its end, and whose that is."""

@@ -27,10 +27,10 @@ from litemq.txlog.store import LOG_FOLDER, DatabaseLog
 def missing_pages(logged: DatabaseLog, differing: Iterable[int], pages: int) -> array[int]:
     """Pages that the log's head has otherwise than the file, which has so many `pages`.
 
-    `differing` of these ascend.
+    `differing` of these may come in any order.
     """
     lock = lock_page(logged.page_size)
-    known = chain(differing, range(pages + 1, logged.n_pages + 1))
+    known = chain(sorted(differing), range(pages + 1, logged.n_pages + 1))
     return array(
         "L",
         (

@@ -14,7 +14,10 @@ from litemq import log
 from litemq.actors import lifeline
 from litemq.actors.placement import FUSE_ACTOR, place
 from litemq.config import Config
-from litemq.errors import LiteMQError
+from litemq.errors import LiteMQError, NoThreadError
+
+#: exit code of an actor for which the system has no thread (sysexits.h: EX_TEMPFAIL)
+NO_THREAD = 75
 
 
 def run_child(
@@ -37,9 +40,13 @@ def run_child(
         work = make()
         begin()
         return work()
+    except NoThreadError:
+        return NO_THREAD  # the supervisor says so, once
     except LiteMQError as error:
         log.get().error("actor ends", reason=str(error))
         return error.exit_code
-    except Exception:  # noqa: BLE001 - the edge of the process: whatever it is, it is logged and ends here
+    except Exception as error:  # noqa: BLE001 - the edge of the process: whatever it is, it is logged and ends here
+        if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+            return NO_THREAD
         log.get().critical("actor crashed", exc_info=True)
         return 1

@@ -20,6 +20,7 @@ from litemq.errors import LiteMQError, NotReadyError, NotRunningError
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender
+from litemq.txlog.durable import storage_error
 
 STATUS_TIMEOUT_S = 5.0
 BARRIER_TIMEOUT_S = 30.0
@@ -46,6 +47,8 @@ def is_running(config: Config) -> bool:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:
+        raise storage_error(error, "lock", config.node.data_dir) from error
     finally:
         os.close(lock)
     return False

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from litemq import log
-from litemq.actors import lifeline, proc
+from litemq.actors import lifeline, proc, process_limits
+from litemq.actors.child import NO_THREAD
 from litemq.actors.nursery import Exited, Factory, Nursery, Refused, Started
 from litemq.actors.reactor import Reactor
 from litemq.actors.restarts import Restarts
@@ -31,9 +32,8 @@ from litemq.transport import messages as m
 STOP_S = 5.0
 #: an actor that has not given its first sign of life is waited for at least this long
 START_S = 60.0
-#: the system had no process for an actor, and is asked again after a pause
+#: the system had no process for an actor, or no thread, and is asked again after a pause
 NO_PROCESS = "no process"
-NO_PROCESS_PAUSE_S = 0.5
 
 
 @dataclass(slots=True)
@@ -48,6 +48,8 @@ class Actor:
     silence: Silence = field(default_factory=Silence)
     alive: m.ActorAlive | None = None
     leaving: bool = False
+    #: the process that was killed for its silence, and may take its time to end
+    killed: int = 0
     #: it is made, and may not work yet
     held: bool = False
 
@@ -174,7 +176,9 @@ class Crew:
                     if actor is None:
                         kill(pid, signal.SIGKILL)
                         continue
-                    actor.pid, actor.state = pid, "starting"
+                    actor.pid = pid
+                    if actor.state != NO_PROCESS:  # until it has its threads, too
+                        actor.state = "starting"
                     if held and not actor.held:
                         self._nursery.release(pid)
                     if actor.leaving:
@@ -188,7 +192,7 @@ class Crew:
                             self._ended(actor, code)
 
     def _refused(self, name: str, reason: str) -> None:
-        """There is no process for it: again, for as long as it takes."""
+        """There is no process for it, or no thread: again, for as long as it takes."""
         actor = self.actors.get(name)
         if actor is None:
             return
@@ -197,11 +201,13 @@ class Crew:
             return
         if actor.state != NO_PROCESS:
             self._log.warning(
-                "no process for an actor; trying again", refused=name, reason=reason,
-                look_at="RLIMIT_NPROC, pids.max of the control group, sysctl kernel.pid_max",
+                "no process or thread for an actor; trying again", refused=name, reason=reason,
+                raise_the_limit=process_limits.reached(),
             )  # fmt: skip
+        else:
+            self._log.debug("still no process or thread", refused=name, reason=reason)
         actor.state = NO_PROCESS
-        self._reactor.later(NO_PROCESS_PAUSE_S, lambda: self._start(name))
+        self._reactor.later(process_limits.PAUSE_S, lambda: self._start(name))
 
     def heard(self, message: m.ActorAlive) -> None:
         """A sign of life; of a process that is no more, it counts for nothing."""
@@ -215,11 +221,16 @@ class Crew:
         self._changed()
 
     def _ended(self, actor: Actor, code: int) -> None:
+        unheard = actor.alive is None
         actor.pid = 0
         actor.alive = None
         self._changed()
         if actor.leaving:
             self._stop_next()
+            return
+        if code == NO_THREAD or (code == -signal.SIGABRT and unheard and process_limits.near()):
+            # ZeroMQ aborts where it gets no thread, though there was room a moment before
+            self._refused(actor.name, "it gets no thread")
             return
         pause_s = actor.restarts.crashed(time.monotonic())
         if pause_s is None:
@@ -241,18 +252,22 @@ class Crew:
         """Kill what has not been heard for too long."""
         seen_s = self._ticks.passed(time.monotonic())
         for actor in self.actors.values():
-            if not actor.pid:
+            if not actor.pid or actor.killed == actor.pid:
                 continue
-            silent_s = actor.silence.goes_on(seen_s, proc.run_delay_ns(actor.pid))
+            silent = actor.silence.seconds > 0.0
+            actor.silence.goes_on(seen_s, proc.sample(actor.pid, silent=silent))
             patience_s = self._limits.hung_after_s
             if actor.alive is None:  # a cold disk can take its time over the imports
                 patience_s = max(patience_s, START_S)
-            if silent_s > patience_s:
+            if actor.silence.seconds > patience_s:
                 stall = proc.look(actor.pid)
-                actor.silence.broken()
                 if stall.by_disk:  # it could not even be killed, and will go on by itself
+                    actor.silence.broken()
                     self._log.warning("actor waits for the disk", hung=actor.name, at=str(stall))
                     continue
+                if not actor.silence.exceeds(patience_s):
+                    continue
+                actor.killed = actor.pid
                 self._log.warning(
                     "actor gives no sign of life; killed", hung=actor.name, at=str(stall)
                 )

@@ -18,6 +18,8 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 #: pauses between attempts (seconds)
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 15.0
+#: and at least so many times as long as the attempt took
+IDLE_SHARE = 10
 FAILING = "failing"
 #: programs of its user keep a database from being applied, or from being written by others
 BLOCKED = "blocked"
@@ -38,11 +40,12 @@ class Failing:
     #: the next attempt, by the caller's clock
     until_s: float = 0.0
 
-    def failed(self, error: BaseException | str, now_s: float) -> bool:
-        """Once more; whether that is news."""
+    def failed(self, error: BaseException | str, now_s: float, took_s: float = 0.0) -> bool:
+        """Once more; whether that is news. `took_s`: the attempt held up others for so long."""
         is_news = not self.reason
         self.reason = reason_of(error)
         self.pause_s = min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        self.pause_s = max(self.pause_s, IDLE_SHARE * took_s)
         self.until_s = now_s + self.pause_s
         return is_news
 

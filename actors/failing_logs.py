@@ -2,7 +2,8 @@
 
 Owns which they are, and when they are tried again. What happens to such a database meanwhile is
 let through and not logged: its name is on the disk before that (`unlogged_names`), and when its log
-can be opened again, all of the file is compared with it and logged as one transaction.
+can be opened again, all of the file is compared with it and logged as one transaction. One that may
+be behind its log is withheld instead: there is nothing to let through.
 Always true: a database is either tracked or here.
 """
 
@@ -16,6 +17,7 @@ from litemq.actors.failing import FAILING, FILE_ERRORS, Failing
 from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Tracked
 from litemq.actors.unlogged_names import UnloggedNames
+from litemq.actors.withheld import Withheld
 from litemq.errors import StorageError
 from litemq.transport import messages as m
 
@@ -28,6 +30,7 @@ class FailingLogs:
         reactor: Reactor,
         tracked: dict[str, Tracked],
         unlogged: UnloggedNames,
+        withheld: Withheld,
         *,
         let_go: Callable[[Tracked], object],
         try_again: Callable[[str, int], object],
@@ -42,6 +45,7 @@ class FailingLogs:
         self._reactor = reactor
         self._tracked = tracked
         self._unlogged = unlogged
+        self._withheld = withheld
         self._let_go = let_go
         self._try_again = try_again
         self._verdict = verdict
@@ -53,9 +57,19 @@ class FailingLogs:
     def __contains__(self, name: str) -> bool:
         return name in self._spells
 
-    def failed(self, name: str, error: BaseException) -> None:
-        """Set the database aside. Raises StorageError if that can't be noted on the disk."""
-        self._unlogged.add(name)
+    def agreed_on(self) -> None:
+        """It is known who is withheld; all others are let through. Raises StorageError."""
+        for name in self._spells:
+            if name not in self._withheld:
+                self._unlogged.add(name)
+
+    def failed(self, name: str, error: BaseException, took_s: float = 0.0) -> None:
+        """Set the database aside. Raises StorageError if that can't be noted on the disk.
+
+        `took_s`: how long the attempt took that failed.
+        """
+        if name not in self._withheld:
+            self._unlogged.add(name)
         spell = self._spells.get(name)
         if spell is not None and time.monotonic() < spell.until_s:
             return  # by who had not heard yet
@@ -63,11 +77,17 @@ class FailingLogs:
         if spell is None:
             spell = tracked.failing if tracked is not None else Failing()
         self._spells[name] = spell
-        if spell.failed(error, time.monotonic()):
-            self._log.warning(
-                "the database can't be logged; trying again, others go on",
-                db=name, reason=spell.reason,
-            )  # fmt: skip
+        if spell.failed(error, time.monotonic(), took_s):
+            if name in self._withheld:
+                self._log.warning(
+                    "the database may be behind its log; nobody gets it, trying again",
+                    db=name, reason=spell.reason,
+                )  # fmt: skip
+            else:
+                self._log.warning(
+                    "the database can't be logged; trying again, others go on",
+                    db=name, reason=spell.reason,
+                )  # fmt: skip
         if tracked is not None:
             self._let_go(tracked)
         self._reactor.later(spell.pause_s, lambda: self._again(name))
@@ -110,7 +130,8 @@ class FailingLogs:
         if not self._agreed():
             self._reactor.later(spell.pause_s, lambda: self._again(name))
             return
+        begun_s = time.monotonic()
         try:
             self._try_again(name, self._reports.get(name, 0))
         except FILE_ERRORS as error:
-            self.failed(name, error)
+            self.failed(name, error, time.monotonic() - begun_s)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from errno import ENOSPC
 
 from litemq import log
 from litemq.actors.bring_forward import bring_forward, find_images, missing_pages
@@ -27,8 +27,8 @@ from litemq.actors.reactor import Reactor
 from litemq.actors.tracked import Capture, Tracked
 from litemq.actors.wal_capture import WalCapture
 from litemq.errors import (
+    BehindLogError,
     FormatError,
-    LiteMQError,
     NotADatabaseError,
     NotInTheClearError,
     StorageError,
@@ -100,36 +100,48 @@ class FileCapture:
 
     # --- at rest
 
-    def recover(self, tracked: Tracked, *, compare_all: bool) -> None:
-        """Take what the WAL holds, then compare if need be. Raises FormatError, OSError."""
+    def recover(self, tracked: Tracked, *, compare_all: bool, log_counts: bool) -> None:
+        """Take what the WAL holds, then compare if need be.
+
+        `log_counts`: where writes are cached the file may be behind its log, and gets what it
+        lacks. Raises FormatError, OSError, StorageError; BehindLogError if that can't be done.
+        """
         tail = self._wals.tail_of(tracked)
-        forgotten = False
+        forgotten = equal = False
+        logged_from: int | None = None
         try:
             if tail.open():
                 self._wals.take(tracked, tail, chain=True)
                 if tail.failed and tracked.failing.reason:
                     raise StorageError(tracked.failing.reason)
-                if self._cached and compare_all:
+                if self._cached and compare_all and log_counts:
                     tail.stop_where_recovery_stops()
-                    self._bring_forward(tracked, tail)
+                    equal = self._bring_forward(tracked, tail)
                 else:
                     forgotten = tail.forget_what_recovery_forgets()
+                    if not forgotten and tracked.comparing is None and not tracked.foreign:
+                        logged_from = tail.resumed  # behind that it was taken just now
             logged = tracked.log
             doubtful = compare_all or logged.state.unlogged or not logged.trusted
-            if forgotten or doubtful or not logged.n_pages:
-                self._compare_at_rest(tracked, tail)
+            if equal:
+                self._group.after(tracked, lambda errno: self._compared(tracked, errno))
+            elif forgotten or doubtful or not logged.n_pages:
+                self._compare_at_rest(tracked, tail, logged_from)
         except FormatError:
             tracked.mark_unlogged(True)
             raise
         finally:
             tail.close()
 
-    def _bring_forward(self, tracked: Tracked, tail: WalTail) -> None:
-        """In WAL mode, and after the kernel's cache was lost, the log may be ahead of the file."""
+    def _bring_forward(self, tracked: Tracked, tail: WalTail) -> bool:
+        """In WAL mode, and after the kernel's cache was lost, the log may be ahead of the file.
+
+        True if the file is in every page what the log says.
+        """
         self._group.flush()
         logged, path = tracked.log, self._layout.files / tracked.name
         if not logged.trusted or not logged.n_pages or journal_active(self._path(tracked)):
-            return
+            return False
         try:
             with compare(
                 str(path),
@@ -139,29 +151,27 @@ class FileCapture:
                 beat=self._beat,
             ) as differs:
                 if differs.page_size != logged.page_size:
-                    return
-                missing = missing_pages(
-                    logged, (number for number, _ in differs.pages), differs.commit
-                )
+                    return False
+                differing = array("L", (number for number, _ in differs.pages))
+                missing = missing_pages(logged, differing, differs.commit)
         except (FormatError, FileNotFoundError):
-            return  # half there, or gone: that is dealt with as ever
+            return False  # half there, or gone: that is dealt with as ever
         if not missing and differs.commit == logged.n_pages:
-            return
+            return not differing
         try:
             with closing(PageSpool(logged.directory, logged.page_size)) as images:
                 try:
                     if not find_images(logged, missing, images, self._beat):
-                        return  # the file counts
+                        return False  # the file counts
                 except FormatError:
-                    return
+                    return False
                 tail.close()
                 bring_forward(path, logged, images)
-        except (LiteMQError, OSError) as error:
-            self._log.error(
-                "can't bring the database forward to its log", db=tracked.name, reason=str(error)
-            )
-            # the node is not ready, and this is tried again
-            raise StorageError(str(error), getattr(error, "errno", None) or ENOSPC) from error
+        except FILE_ERRORS as error:
+            raise BehindLogError(
+                f"can't be brought forward to its log: {error or type(error).__name__}",
+                getattr(error, "errno", None),
+            ) from error
         self._log.info(
             "the database was behind its log; brought forward",
             db=tracked.name,
@@ -170,6 +180,7 @@ class FileCapture:
         )
         # page 1 as SQLite has written it now
         self.log_difference(tracked, numbers=missing)
+        return False
 
     def take_over(self, tracked: Tracked, *, compare_all: bool = False) -> None:
         """Go on with the log of a file that this node has applied as a replica until now.
@@ -233,14 +244,16 @@ class FileCapture:
         if page1 is not None and len(page1) == tracked.log.page_size:
             tracked.hand_back(page1)
 
-    def _compare_at_rest(self, tracked: Tracked, tail: WalTail) -> None:
+    def _compare_at_rest(self, tracked: Tracked, tail: WalTail, logged_from: int | None) -> None:
         if journal_active(self._path(tracked)):
             # mid-transaction; when the journal ends, the mount has everything compared
             tracked.mark_unlogged(True)
             return
         if os.path.getsize(self._path(tracked)) == 0:
             self._group.drop(tracked)
-        elif self.log_difference(tracked, overlay=tail.overlay(), capture=tail.position()):
+        elif self.log_difference(
+            tracked, overlay=tail.overlay(), capture=tail.position(), logged_from=logged_from
+        ):
             self._warn_of_change(tracked)
 
     def _warn_of_change(self, tracked: Tracked) -> None:
@@ -424,11 +437,12 @@ class FileCapture:
         overlay: Overlay | None = None,
         capture: Capture | None = None,
         quiet: Quiet | None = None,
+        logged_from: int | None = None,
     ) -> bool:
         """Prepare a record of what differs between the file and the log; false if nothing does.
 
-        `quiet`: nothing is made of it if somebody wrote meanwhile. Raises FormatError when the file
-        is no whole database, OSError.
+        `quiet`: nothing is made of it if somebody wrote meanwhile. `logged_from`: see `compare`.
+        Raises FormatError when the file is no whole database, OSError.
         """
         if tracked.gone:
             raise StorageError(f"the log of {tracked.name} is closed")
@@ -441,6 +455,7 @@ class FileCapture:
             overlay=overlay,
             everything=not trusted,
             beat=self._beat,
+            logged_from=logged_from,
         ) as changed:
             pages: Iterable[tuple[int, bytes]] = changed.pages
             if quiet is not None and quiet.watch is not None:

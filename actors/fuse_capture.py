@@ -186,6 +186,7 @@ class FuseCapture:
         left = changed or self._handed_over.anything_unexplained
         if self._cached and self._in_use():  # what they write from now on is the kernel's alone
             left = True
+        left = left or bool(self._tree.withheld)
         if (self._mounted or not self._unclean) and not left:
             self._layout.mounted.unlink(missing_ok=True)
         close_all()
@@ -247,6 +248,9 @@ class FuseCapture:
                 if not self._closed:
                     self._refused = errno
                     self._handed_over.look()
+            case m.WithholdDatabases(databases=databases):
+                if self._primary:
+                    self._tree.withhold(databases)
             case m.AdmitWriter(pid=pid, compared=compared):
                 if self._mounted:
                     self._admitted = pid
@@ -319,6 +323,7 @@ class FuseCapture:
             self._term.forget()
         self._handed_over.give_up(errno_of.EROFS)
         self._operations.revoke_writers()
+        self._tree.withhold(())
         self._tree.relearn()
         if not primary:
             self._send(m.CaptureStarted(self._incarnation))
@@ -368,6 +373,7 @@ class FuseCapture:
                     for file in names
                     if self._cached and isinstance(file, DatabaseFile) and file.writers
                 ],
+                withheld=sorted(self._tree.withheld),
             )
         )
         self._handed_over.send_again()
@@ -484,6 +490,8 @@ class FuseCapture:
         self._late_close.unlink(path)
 
     def position_text(self, database: str) -> bytes | None:
+        if database in self._tree.withheld:
+            return None
         position = self._position(database)
         if position is not None and position == self._dropped.get(database):
             return None  # of the file that bore the name before

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn, TypeVar
 
-from litemq import log
-from litemq.errors import LiteMQError
+from litemq import log, thread_room
+from litemq.errors import LiteMQError, NoThreadError
 
 T = TypeVar("T")
 
@@ -27,11 +27,17 @@ class HelperThread:
     """A queue of blocking calls, and another of their results."""
 
     def __init__(self) -> None:
+        """Raises NoThreadError."""
         self.fd, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._jobs: queue.SimpleQueue[Callable[[], Callable[[], None] | None]] = queue.SimpleQueue()
         self._results: deque[Callable[[], None]] = deque()
         self._thread = threading.Thread(target=self._work, name="helper", daemon=True)
-        self._thread.start()
+        try:
+            thread_room.start(self._thread)
+        except NoThreadError:
+            os.close(self.fd)
+            os.close(self._wake)
+            raise
 
     def open_file(
         self, path: str, done: Callable[[int | None], None], *, writing: bool = False

@@ -20,12 +20,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from litemq.actors import user_process
+from litemq.actors import process_limits, user_process
 from litemq.actors.lifeline import die_with_parent
 from litemq.actors.nursery import pickle_by_value
 from litemq.actors.user_error import described, place
 from litemq.config import Config
-from litemq.errors import ConfigError
+from litemq.errors import ConfigError, NoThreadError
 
 #: loading may take this long
 LOAD_S = 30.0
@@ -37,7 +37,10 @@ _REFUSED = 3
 
 
 def load(config: Config) -> bytes:
-    """The pickled function. ConfigError says in one line why it can't be had."""
+    """The pickled function. ConfigError says in one line why it can't be had.
+
+    NoThreadError if that is for want of a process.
+    """
     named = config.on_change
     assert named is not None
     file, name = named
@@ -57,6 +60,10 @@ def load(config: Config) -> bytes:
             user_process.reap(process)
         data = os.pread(result, os.fstat(result).st_size, 0)
     except OSError as error:
+        if error.errno in process_limits.USED_UP:  # no mistake of the configuration
+            raise NoThreadError(
+                f"no process for {file}: {error.strerror} ({process_limits.reached()})"
+            ) from error
         raise _refusal(config, f"no process for {file}: {error.strerror}") from error
     finally:
         os.close(nowhere)

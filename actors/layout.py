@@ -131,7 +131,10 @@ class Layout:
         directory = os.open(self.data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # several actors of a node come to know epochs
-            fcntl.flock(directory, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX)
+            except OSError as error:
+                raise storage_error(error, "lock", self.data_dir) from error
             if epoch > self.read_epoch():
                 write_atomically(self._epoch, b"%d\n" % epoch)
         finally:

@@ -36,11 +36,13 @@ from litemq.actors.stopped_programs import StoppedPrograms
 from litemq.actors.tracked import Tracked
 from litemq.actors.unlogged_names import UnloggedNames
 from litemq.actors.wal_capture import WalCapture
+from litemq.actors.withheld import Withheld
 from litemq.config import Config
-from litemq.errors import StorageError
+from litemq.errors import BehindLogError, StorageError
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
+from litemq.txlog.new_start import LARGEST_RECORD_BYTES
 
 NAME = "log_writer"
 HEARTBEAT_S = 0.25
@@ -92,6 +94,7 @@ class LogWriter:
             beat=self._beat,
             broken=self._failed,
             cached=self._cached,
+            backlog_bytes=max(config.retention.max_bytes, LARGEST_RECORD_BYTES),
         )
         self._files = FileCapture(
             self._group,
@@ -217,10 +220,17 @@ class LogWriter:
 
     def _begin_failing(self) -> None:
         self._unlogged = UnloggedNames(self._layout.unlogged, self._layout.database_names())
+        self._withheld = Withheld(
+            self._to_fuse,
+            self._unlogged,
+            self._layout.database_names(),
+            cached=self._config.caches_writes,
+        )
         self._failing = FailingLogs(
             self._reactor,
             self._tracked,
             self._unlogged,
+            self._withheld,
             let_go=self._let_go,
             try_again=self._try_again,
             verdict=self._verdict,
@@ -234,6 +244,7 @@ class LogWriter:
             self._layout,
             self._tracked,
             self._unlogged,
+            self._withheld,
             track=self._track,
             contained=self._contained,
             removed=self._removed,
@@ -245,12 +256,16 @@ class LogWriter:
         """
         if name in self._failing:
             return
+        begun_s = time.monotonic()
         try:
             call()
         except FILE_ERRORS as error:
-            if isinstance(error, StorageError) and of_the_disk(error):
+            behind = isinstance(error, BehindLogError)
+            if behind and name not in self._withheld:  # readers have it: no role for this node
                 raise
-            self._failing.failed(name, error)
+            if isinstance(error, StorageError) and of_the_disk(error) and not behind:
+                raise
+            self._failing.failed(name, error, time.monotonic() - begun_s)
 
     def _failed(self, name: str, error: BaseException) -> None:
         self._failing.failed(name, error)
@@ -262,6 +277,9 @@ class LogWriter:
 
     def _try_again(self, name: str, sequence: int) -> None:
         """Open a log that failed, and have all of its database compared. Raises FILE_ERRORS."""
+        if name in self._withheld:
+            self._bring_back(name, sequence)
+            return
         tracked = Tracked.open(name, self._layout, self._config.retention.segment_bytes)
         self._tracked[name] = tracked
         self._failing.found(name, tracked)
@@ -278,6 +296,30 @@ class LogWriter:
         if os.path.exists(f"{file}-shm"):
             self._wals.open_index(tracked)
         self._group.announce([tracked])
+
+    def _bring_back(self, name: str, sequence: int) -> None:
+        """The same of one that nobody has open. Raises FILE_ERRORS."""
+        tracked = self._track(name)
+        self._failing.found(name, tracked)
+        self._meeting.bring_back(name)
+        self._withheld.tell()
+        self._after(tracked, lambda: self._failing.compared(tracked))
+        if sequence:
+            self._after(tracked, lambda: self._to_fuse.send(m.WritesExplained(sequence, name)))
+        if os.path.exists(f"{self._layout.files / name}-wal"):
+            self._wals.open(tracked, made=False)
+        self._group.announce([tracked])
+
+    def _after(self, tracked: Tracked, call: Callable[[], object]) -> None:
+        """Call when all that is prepared of it is in the log; not if that is closed before."""
+
+        def told(errno: int) -> None:
+            if not errno:
+                call()
+            elif not tracked.gone:
+                self._reactor.later(STALLED_RETRY_S, lambda: self._after(tracked, call))
+
+        self._group.after(tracked, told)
 
     def _open_logs(self) -> bool:
         """Open the logs that are not open yet; whether there were any. Raises StorageError."""
@@ -412,6 +454,8 @@ class LogWriter:
     def _resync(self, message: m.ResyncCapture) -> None:
         if self._open_logs():
             self._group.announce(self._tracked.values())
+        self._withheld.agree(message, self._layout.database_names())
+        self._failing.agreed_on()
         self._group.agreed = True
         self._mounted = message.mounted
         self._incarnation = self._journals.incarnation = message.incarnation
@@ -435,6 +479,7 @@ class LogWriter:
         if errno:
             self._group.after(None, self._report_ready)
             return
+        self._withheld.tell()
         self._to_fuse.send(m.CaptureReady(self._token))
         self._mounted = True
         if not self._ready:

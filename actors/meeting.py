@@ -16,7 +16,8 @@ from litemq.actors.layout import Layout, is_there
 from litemq.actors.tracked import Tracked
 from litemq.actors.unlogged_names import UnloggedNames
 from litemq.actors.wal_capture import WalCapture
-from litemq.errors import FormatError
+from litemq.actors.withheld import Withheld
+from litemq.errors import FormatError, StorageError
 from litemq.fs.backing_files import walk
 from litemq.fs.comparison import is_database
 from litemq.fs.names import Kind, classify
@@ -34,6 +35,7 @@ class Meeting:
         layout: Layout,
         tracked: dict[str, Tracked],
         unlogged: UnloggedNames,
+        withheld: Withheld,
         *,
         track: Callable[[str], Tracked],
         contained: Callable[[str, Callable[[], object]], object],
@@ -46,6 +48,7 @@ class Meeting:
         self._layout = layout
         self._tracked = tracked
         self._unlogged = unlogged
+        self._withheld = withheld
         self._track = track
         self._contain = contained
         self._removed = removed
@@ -57,6 +60,9 @@ class Meeting:
             self._take_over()
         elif not message.mounted:
             self._recover(unclean=message.unclean)
+        else:
+            for name in self._withheld:
+                self._contain(name, partial(self.bring_back, name))
         for name in message.wals:
             self._contain(name, partial(self._open_wal, name))
 
@@ -64,6 +70,17 @@ class Meeting:
         """What else is open, where programs go on."""
         if message.mounted or message.taken_over:
             self._rejoin(message)
+
+    def bring_back(self, name: str) -> None:
+        """A database that is withheld: nobody has it, the file alone tells what is so.
+
+        Raises FILE_ERRORS.
+        """
+        if is_there(self._layout.files / name):
+            self._recover_database(name, unclean=True)
+        else:
+            self._removed(name)
+        self._withheld.discard(name)
 
     def _open_wal(self, name: str) -> None:
         self._wals.open(self._track(name), made=False)
@@ -79,11 +96,24 @@ class Meeting:
             if is_file and classify(name)[0] is Kind.DATABASE:
                 present.add(name)
                 again = unclean or name in self._unlogged
-                self._contain(name, partial(self._recover_database, name, unclean=again))
+                self._contain(name, partial(self._recover_one, name, unclean=again))
         for tracked in list(self._tracked.values()):
             tracked.comparing = None
             if tracked.log.n_pages and tracked.name not in present:
                 self._contain(tracked.name, partial(self._drop_if_gone, tracked))
+        for name in self._withheld:
+            if name not in present:
+                self._contain(name, partial(self._give_if_gone, name))
+
+    def _give_if_gone(self, name: str) -> None:
+        """Raises OSError if there is a file, though no folder shows one."""
+        if is_there(self._layout.files / name):
+            raise StorageError("its folder can't be read")
+        self._withheld.discard(name)
+
+    def _recover_one(self, name: str, *, unclean: bool) -> None:
+        self._recover_database(name, unclean=unclean)
+        self._withheld.discard(name)
 
     def _drop_if_gone(self, tracked: Tracked) -> None:
         """Raises OSError if that can't be told: what its folder does not show has not gone."""
@@ -103,7 +133,8 @@ class Meeting:
             if tracked.was_replica:
                 self._files.take_over(tracked)
             else:  # an earlier log writer had begun
-                self._files.recover(tracked, compare_all=True)
+                counts = tracked.name not in self._unlogged
+                self._files.recover(tracked, compare_all=True, log_counts=counts)
         except FormatError as error:
             self._log.error(
                 "can't read the database; not replicated", db=tracked.name, reason=str(error)
@@ -119,7 +150,8 @@ class Meeting:
             if tracked.was_replica:
                 self._files.take_over(tracked, compare_all=True)
             else:
-                self._files.recover(tracked, compare_all=unclean)
+                behind = name in self._withheld
+                self._files.recover(tracked, compare_all=unclean, log_counts=behind)
         except FormatError as error:
             self._log.error("can't read the database; not replicated", db=name, reason=str(error))
 
@@ -131,6 +163,8 @@ class Meeting:
             self._contain(tracked.name, partial(self._rejoin_one, tracked))
 
     def _rejoin_one(self, tracked: Tracked) -> None:
+        if tracked.name in self._withheld:
+            return
         if tracked.log.n_pages and not is_there(self._layout.files / tracked.name):
             self._removed(tracked.name)
         elif not tracked.log.trusted or tracked.name in self._unlogged:

@@ -35,7 +35,7 @@ import msgspec
 from setproctitle import setproctitle
 
 from litemq.actors import lifeline
-from litemq.errors import LiteMQError
+from litemq.errors import LiteMQError, NoThreadError
 
 #: One request or report at most (bytes).
 MAX_DATAGRAM = 128 * 1024
@@ -122,13 +122,19 @@ class Nursery:
     def open(cls, title: str, preload: Sequence[str] = ()) -> Nursery:
         """Fork the nursery, which imports the modules `preload`: its children share them.
 
-        Call before any thread, ZeroMQ context or secret exists in this process.
+        Call before any thread, ZeroMQ context or secret exists in this process. Raises
+        NoThreadError.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            raise NoThreadError(f"no process is left: {error.strerror}") from error
         if pid == 0:
             status = 1
             try:

@@ -10,6 +10,8 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from litemq.actors.silence import Sample
+
 FRAMES = 4
 _PAGE = resource.getpagesize()
 #: frames of a process that waits for the answer of a FUSE mount, perhaps of its own
@@ -44,19 +46,62 @@ def look(pid: int) -> Stall:
     try:
         lines = (proc / "stack").read_text().splitlines()
     except OSError:
-        return Stall(state)
+        return Stall(state, _wchan(proc) if state == "D" else ())
     return Stall(state, tuple(line.partition("] ")[2].partition("+")[0] for line in lines[:FRAMES]))
 
 
-def run_delay_ns(pid: int) -> int | None:
-    """How long its main thread has waited for a CPU in its life; None if it or that is not known.
+def _wchan(proc: Path) -> tuple[str, ...]:
+    """The innermost frame that is no scheduler's, which its own user may read, too."""
+    try:
+        name = (proc / "wchan").read_text()
+    except OSError:
+        return ()
+    return (name,) if name not in ("", "0") else ()
+
+
+def sample(pid: int, *, silent: bool) -> Sample:
+    """Of its main thread; `silent`: also what else may keep it from speaking.
 
     Source: https://docs.kernel.org/scheduler/sched-stats.html
     """
+    stall = look(pid)
     try:
-        return int((Path("/proc") / str(pid) / "schedstat").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return None
+        text = (Path("/proc") / str(pid) / "schedstat").read_text()
+        ran_ns, delay_ns = (int(number) for number in text.split()[:2])
+    except (OSError, ValueError):
+        return Sample(stall.state, by_disk=stall.by_disk)
+    short_us = short_of_memory_us(pid) if silent else 0
+    return Sample(stall.state, ran_ns, delay_ns, stall.by_disk, short_us)
+
+
+def short_of_memory_us(pid: int) -> int:
+    """How long processes have waited for memory: any of its control group, or all of the machine.
+
+    Since some moment; 0 where the kernel does not tell.
+    Source: https://docs.kernel.org/accounting/psi.html
+    """
+    found = [_pressure_us(Path("/proc/pressure/memory"), "full")]
+    try:
+        groups = (Path("/proc") / str(pid) / "cgroup").read_text().splitlines()
+    except OSError:
+        groups = []
+    for group in groups:
+        if group.startswith("0::/") and len(group) > len("0::/"):
+            tops = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+            paths = (Path(top + group[3:]) / "memory.pressure" for top in tops)
+            found += [_pressure_us(path, "some") for path in paths]
+    return max(found)
+
+
+def _pressure_us(path: Path, whose: str) -> int:
+    try:
+        for line in path.read_text().splitlines():
+            kind, *values = line.split()
+            if kind == whose:
+                return int(values[-1].removeprefix("total="))
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0
 
 
 def parent_of(pid: int) -> int:

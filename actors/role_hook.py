@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from litemq import log
+from litemq.actors import process_limits
 from litemq.actors.hook_process import HookProcess
 from litemq.actors.reactor import Reactor
 from litemq.actors.role_news import Calls, RoleNews
@@ -49,6 +50,8 @@ class RoleHook:
         self._fds: set[int] = set()
         self._lines = 0
         self._stopping = False
+        #: the system had no process for it
+        self._refused = False
         self._then: Callable[[], None] | None = None
 
     # --- what happens to the node
@@ -87,12 +90,18 @@ class RoleHook:
     def _begin(self, change: RoleChanged) -> None:
         self._number, number = self._number + 1, self._number + 1
         self._lines = 0
-        self._log.info("hook called", role=change.role, epoch=change.epoch, primary=change.primary)
+        if not self._refused:
+            self._log.info(
+                "hook called", role=change.role, epoch=change.epoch, primary=change.primary
+            )
         try:
             if self._process is None:
                 self._process = self._started()
             self._process.call(change)
         except OSError as error:
+            if error.errno in process_limits.USED_UP and self._process is None:
+                self._no_process(change, error)
+                return
             self._log.warning("the hook can't be called", reason=str(error.strerror))
             self._drop_process()
             self._done()
@@ -100,8 +109,28 @@ class RoleHook:
         limit_s = self._config.election.on_change_limit_s
         self._reactor.later(limit_s, lambda: self._late(number, limit_s))
 
+    def _no_process(self, change: RoleChanged, error: OSError) -> None:
+        """Others have used them up: again, and what is newer takes its place."""
+        if not self._refused:
+            self._log.warning(
+                "no process for the hook; trying again", reason=str(error.strerror),
+                raise_the_limit=process_limits.reached(),
+            )  # fmt: skip
+        self._refused = True
+
+        def again() -> None:
+            if self._calls.running is not change:
+                return
+            if self._stopping or self._calls.waiting is not None:
+                self._done()
+            else:
+                self._begin(change)
+
+        self._reactor.later(process_limits.PAUSE_S, again)
+
     def _started(self) -> HookProcess:
         process = HookProcess(self._function, self._file, self._config.node.name)
+        self._refused = False
         self._look_at(process.channel_fd, lambda: self._answered(process))
         self._look_at(process.printed_fd, lambda: self._printed(process))
         return process

@@ -9,7 +9,6 @@ after a pause, and one that keeps crashing ends the node with one line that says
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import signal
@@ -19,8 +18,8 @@ from functools import partial
 
 from setproctitle import setproctitle
 
-from litemq import config_machine, log
-from litemq.actors import hook_loader
+from litemq import config_machine, log, thread_room
+from litemq.actors import hook_loader, process_limits
 from litemq.actors.app_command import AppCommand
 from litemq.actors.crew import Crew
 from litemq.actors.drain import Drain
@@ -33,12 +32,13 @@ from litemq.actors.role_change import PRIMARY_ONLY, RoleChange
 from litemq.actors.role_hook import RoleHook
 from litemq.actors.roles import actors_of, modules_of
 from litemq.config import Config
-from litemq.errors import ConfigError, LiteMQError
+from litemq.errors import ConfigError, LiteMQError, NoThreadError
 from litemq.fs import mount
 from litemq.fs.dead_mount import DeadMounts, Readers, end_reads
 from litemq.transport import messages as m
 from litemq.transport.endpoints import Endpoints
 from litemq.transport.sockets import Receiver, Sender, close_all
+from litemq.txlog.durable import storage_error
 
 WATCH_S = 0.25
 #: where there are only actors to watch over
@@ -48,6 +48,8 @@ LOCK_TRIES = 60
 #: an address that is not there yet has so long to come, and is looked for so often (seconds)
 ADDRESS_PATIENCE_S, ADDRESS_LOOK_S = 60.0, 0.5
 LOCK_PAUSE_S = 0.02
+#: of the supervisor: the nursery's process, the helper, ZeroMQ's two
+THREADS = 4
 #: handing over takes at most this long when the node stops
 LEAVE_S = 8.0
 ASK_AGAIN_S = 0.5
@@ -115,6 +117,7 @@ class Supervisor:
                 self._hook = RoleHook(config, hook, self._reactor)
             self._take_role()
             self._prepare_mount()
+            self._wait_for_threads()
             self._nursery = Nursery.open(f"litemq: nursery {config.node.name}", modules_of(config))
             self._serve()
         finally:
@@ -138,6 +141,25 @@ class Supervisor:
             if not told:
                 told = True
                 self._log.warning("waiting for the address to listen at", reason=reason)
+            time.sleep(ADDRESS_LOOK_S)
+
+    def _wait_for_threads(self) -> None:
+        """Others may have used them up for a while. Raises NoThreadError when it takes too long."""
+        end_s = time.monotonic() + ADDRESS_PATIENCE_S
+        told = False
+        while True:
+            try:
+                thread_room.check(THREADS)
+                return
+            except NoThreadError as error:
+                if time.monotonic() >= end_s:
+                    raise NoThreadError(f"{error} ({process_limits.reached()})") from error
+                if not told:
+                    told = True
+                    self._log.warning(
+                        "waiting for processes and threads", reason=str(error),
+                        raise_the_limit=process_limits.reached(),
+                    )  # fmt: skip
             time.sleep(ADDRESS_LOOK_S)
 
     def _take_role(self) -> None:
@@ -177,9 +199,14 @@ class Supervisor:
             ) from error
         for _ in range(LOCK_TRIES):
             # commands that look whether a node runs hold the lock for some microseconds
-            with contextlib.suppress(BlockingIOError):
+            try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return lock
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                os.close(lock)
+                raise storage_error(error, "lock", self._layout.lock) from error
             time.sleep(LOCK_PAUSE_S)
         os.close(lock)
         raise ConfigError(

@@ -9,6 +9,7 @@ Always true: a gate is answered behind everything published.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -51,6 +52,7 @@ class WalCapture:
         beat: Callable[[], None],
         broken: Callable[[str, BaseException], object],
         cached: CachedWrites | None = None,
+        backlog_bytes: int = sys.maxsize,
     ) -> None:
         """`beat` is called again and again while much is read. `broken` is told of a database that
         can't go on as it is: what its WAL has is to be compared.
@@ -58,6 +60,8 @@ class WalCapture:
         `cached`: who opens `-wal` files in the mount, where writes are cached. `on_doubt` is then
         called when frames may have been missed; a comparison is to follow. `on_left_behind` is told
         pages that a WAL had, and that the database must have now that the WAL has not.
+
+        `backlog_bytes`: of a WAL that is further behind, all is taken as one transaction.
         """
         self._group = group
         self._reactor = reactor
@@ -67,6 +71,7 @@ class WalCapture:
         self._on_rewound = on_rewound
         self._on_doubt = on_doubt
         self._on_left_behind = on_left_behind
+        self._backlog_bytes = backlog_bytes
         self._cached = cached
         self._beat = beat
         self._broken = broken
@@ -86,6 +91,7 @@ class WalCapture:
             resume,
             beat=self._beat,
             recovery=self._layout.recovery,
+            backlog_bytes=self._backlog_bytes,
         )
 
     def _followed(self, tracked: Tracked, *, made: bool) -> WalTail:
@@ -99,6 +105,7 @@ class WalCapture:
                     resume,
                     cached=True,
                     beat=self._beat,
+                    backlog_bytes=self._backlog_bytes,
                     close=lambda fd: self._helper.run(lambda: close_in_mount(fd)),
                 )
         return tracked.wal
@@ -243,7 +250,8 @@ class WalCapture:
                 if tail.has_taken(published):
                     break
                 commits = tail.collect(chain=chain, blank_up_to=blank_up_to)
-            if tracked.failing.reason and tracked.comparing is None:
+            followed = tail is tracked.wal  # else the database is at rest, and more is to come
+            if followed and tracked.failing.reason and tracked.comparing is None:
                 tracked.failing.worked()
         except OSError as error:
             self._unreadable(tracked, tail, error)

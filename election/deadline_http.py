@@ -10,6 +10,7 @@ Proxies, redirects and .netrc are none of its business.
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import io
 import ipaddress
@@ -195,7 +196,10 @@ def _lookup(host: str, port: int, deadline_s: float) -> list[tuple[int, Any]]:
             failed.append(error)
 
     helper = threading.Thread(target=look_up, daemon=True)
-    helper.start()
+    try:
+        helper.start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, f"{host}: no thread is left for its look-up") from error
     helper.join(_left_s(deadline_s))
     if helper.is_alive():
         raise TimeoutError(f"{host}: no answer from the name service in time")

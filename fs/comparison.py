@@ -27,7 +27,8 @@ BEAT_PAGES = 4096
 class Changed:
     """The pages that differ, and the size of the database they belong to.
 
-    They are found one by one, by ascending number, as they are asked for.
+    They are found one by one, as they are asked for: those of the file by ascending number, then,
+    if all are compared, those of the WAL as they stand there.
     """
 
     page_size: int
@@ -55,13 +56,15 @@ def compare(
     overlay: Overlay | None = None,
     everything: bool = False,
     beat: Callable[[], None] | None = None,
+    logged_from: int | None = None,
 ) -> Iterator[Changed]:
     """Compare the file's pages with the checksums `known` tells.
 
     `known_size`: page size and pages of the database that those are of. `numbers`: the pages that
     may have changed (None: any); whatever they say, pages it did not have are looked at.
-    `everything` gives all pages, whether they differ or not. Raises FormatError when the file is
-    no whole database, OSError when it can't be read; its pages do so, too.
+    `everything` gives all pages, whether they differ or not. `logged_from`: of the frames behind
+    that one it is known that the log has them. Raises FormatError when the file is no whole
+    database, OSError when it can't be read; its pages do so, too.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -81,10 +84,18 @@ def compare(
             raise FormatError(f"{path} is shorter than its header says")
         old_size, old_pages = known_size
         wanted: Iterable[int] = range(1, commit + 1)
+        pages: Iterator[tuple[int, bytes]]
         if numbers is not None and old_size == size and old_pages:
             before = sorted(number for number in {*numbers} if number <= old_pages)
             wanted = chain(before, range(old_pages + 1, commit + 1))
-        pages = _pages(fd, path, size, commit, wanted, overlay, beat)
+        if numbers is None and overlay is not None:
+            rest = (number for number in wanted if not overlay.has(number))
+            pages = chain(
+                _pages(fd, path, size, commit, rest, None, beat),
+                _of_wal(overlay, size, beat, None if everything else logged_from),
+            )
+        else:
+            pages = _pages(fd, path, size, commit, wanted, overlay, beat)
         if not everything:
             pages = (page for page in pages if page_checksum(*page) != known(page[0]))
         yield Changed(size, commit, pages)
@@ -113,6 +124,18 @@ def _pages(
         if len(page) != size:
             raise FormatError(f"{path} ends before page {number} of {commit}")
         yield number, page
+
+
+def _of_wal(
+    overlay: Overlay, size: int, beat: Callable[[], None] | None, up_to: int | None
+) -> Iterator[tuple[int, bytes]]:
+    """In one go: it may be long."""
+    lock = lock_page(size)
+    for count, (number, page) in enumerate(overlay.images(up_to)):
+        if beat is not None and count % BEAT_PAGES == BEAT_PAGES - 1:
+            beat()
+        if number != lock:
+            yield number, page
 
 
 def _half_written(header: DatabaseHeader, file_bytes: int) -> bool:

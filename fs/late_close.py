@@ -22,8 +22,13 @@ class LateClose:
     def unlink(self, path: str) -> None:
         """Take the name away now, and what it stood for soon. Raises OSError."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="late close", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="late close", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # none is left: at once, then
+                os.unlink(path)
+                return
+            self._thread = thread
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # no descriptor left, or nobody may read it: at once, then

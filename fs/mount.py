@@ -192,13 +192,16 @@ def detach(path: str) -> None:
     program = shutil.which("fusermount3")
     if program is None:
         raise ConfigError("fusermount3 is not installed; install the package fuse3")
-    done = subprocess.run(
-        [program, "-u", "-z", "--", path],
-        capture_output=True,
-        text=True,
-        timeout=_UNMOUNT_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [program, "-u", "-z", "--", path],
+            capture_output=True,
+            text=True,
+            timeout=_UNMOUNT_TIMEOUT_S,
+            check=False,
+        )
+    except OSError as error:
+        raise StorageError(f"{path}: no process for fusermount3: {error.strerror}") from error
     if done.returncode != 0:
         raise StorageError(f"{path}: cannot be unmounted: {done.stderr.strip()}", errno.EPERM)
 

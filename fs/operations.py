@@ -158,6 +158,7 @@ class Operations(DirectoryOperations):
             # at every sync; the backing file has a time of its own, and the kernel keeps its own
             return self._attributes(file)
         if fields.update_size:
+            self._check_is_given(file.name)
             await self._held_as_writes_are(file)
             opened = None if fh is None else self._handles.get(fh)
             if opened is None or isinstance(opened[0], Revoked):
@@ -203,6 +204,7 @@ class Operations(DirectoryOperations):
     ) -> tuple[FileInfo, EntryAttributes]:
         text = self._child(parent, name)
         self._check_is_free(text, ctx.pid)
+        self._check_is_given(text)
         kind, database = classify(text)
         if self.enable_writeback_cache and kind is Kind.JOURNAL:
             await self._held()
@@ -279,6 +281,7 @@ class Operations(DirectoryOperations):
     @errnos
     async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
         file = self._named(self._child(parent, name))
+        self._check_is_given(file.name)
         self._check_may_write(file, ctx.pid)
         leaving = self._leaving(file, ctx.pid)
 
@@ -332,6 +335,8 @@ class Operations(DirectoryOperations):
             self._rename_folder(folder, new, ctx.pid)
             return
         file = self._named(self._child(parent_old, name_old))
+        self._check_is_given(file.name)
+        self._check_is_given(new)
         if new in folders:
             raise FUSEError(errno.EISDIR)
         self._check_may_write(file, ctx.pid)
@@ -346,6 +351,8 @@ class Operations(DirectoryOperations):
         self._check_may_change(pid)
         if new in self._tree.by_name:
             raise FUSEError(errno.ENOTDIR)
+        if any(name.startswith(f"{folder.name}/") for name in self._tree.withheld):
+            raise FUSEError(errno.EBUSY)
         moved = self._tree.rename_folder(folder, new)
         for before, after in moved:
             self._replace(before, after)
@@ -392,6 +399,7 @@ class Operations(DirectoryOperations):
     # --- inside
 
     def _check_may_read(self, file: File, pid: int) -> None:
+        self._check_is_given(file.name)
         gatekeeper = self._gatekeeper
         if (
             gatekeeper.unverified
@@ -406,6 +414,11 @@ class Operations(DirectoryOperations):
         if not gatekeeper.read_only and gatekeeper.refuse_errno != errno.EROFS:
             return False
         return not gatekeeper.is_actor(pid) and not gatekeeper.admitted(pid)
+
+    def _check_is_given(self, name: str) -> None:
+        """Whether the database of this file may be used, and its names: its mode may be changed."""
+        if self._tree.withholds(name):
+            raise FUSEError(errno.EBUSY)
 
     def _check_may_write(self, file: File, pid: int) -> None:
         if self._gatekeeper.read_only and file.guarded and not self._gatekeeper.admitted(pid):
@@ -462,6 +475,9 @@ class Operations(DirectoryOperations):
         if file.unlinked and file.fd < 0:
             raise FUSEError(errno.ENOENT)  # another may have its name
         entry = attributes_of(file.inode, file.stat(), CACHE_S)
+        if self._tree.withholds(file.name):  # it is about to be another file
+            entry.entry_timeout = entry.attr_timeout = 0.0
+            return entry
         if isinstance(file, WalFile) and file.written_bytes is not None:
             entry.attr_timeout = 0.0  # the kernel is told one size, and programs another
         if self.enable_writeback_cache and not isinstance(file, ShmFile):  # that is mapped

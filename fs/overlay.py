@@ -6,6 +6,7 @@ Owns nothing: whoever made it has the WAL open, and keeps it at rest as long as 
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterator
 
 from litemq.fs.wal import FRAME_HEADER_BYTES
@@ -15,9 +16,13 @@ from litemq.fs.wal_frames import WalFrames
 class Overlay:
     """The newest image of each page in consecutive frames, of which the last ends a commit."""
 
-    def __init__(self, frames: WalFrames, first: int, last: int) -> None:
+    def __init__(
+        self, frames: WalFrames, first: int, last: int, newest: array[int] | None = None
+    ) -> None:
+        """`newest`: what `frames` says of them, if that is known."""
         self._frames = frames
-        self._newest = frames.newest(first, last)
+        self.first, self.last = first, last
+        self._newest = frames.newest(first, last) if newest is None else newest
         self.n_pages = len(self._newest) - 1
 
     @property
@@ -33,8 +38,12 @@ class Overlay:
         offset = self._frames.offset(frame) + FRAME_HEADER_BYTES
         return os.pread(self._frames.fd, self._frames.page_size, offset)
 
-    def images(self) -> Iterator[tuple[int, bytes]]:
-        """All of its pages in turn. Raises FormatError if the WAL has started over meanwhile."""
-        for number, frame in enumerate(self._newest):
-            if frame:
-                yield number, self._frames.page(frame)
+    def has(self, number: int) -> bool:
+        return number <= self.n_pages and self._newest[number] > 0
+
+    def images(self, up_to: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Its pages as they stand in the WAL, which is read once; `up_to`: those of later frames
+        left out. Raises FormatError if the WAL has started over meanwhile.
+        """
+        last = self.last if up_to is None else min(up_to, self.last)
+        return self._frames.images(self._newest, self.first, last)

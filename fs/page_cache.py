@@ -36,8 +36,12 @@ class PageCache:
         The file ends behind `data` then, if it ended before.
         """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="page cache", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="page cache", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # none is left: the kernel asks for the pages, as ever
+                return
+            self._thread = thread
         stored: Event[None] = Event()
         self._jobs.put((inode, offset, data, stored))
         await stored.wait()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import pyfuse3
 
+from litemq import thread_room
 from litemq.errors import LiteMQError
 from litemq.fs import mount
 from litemq.fs.poll_loop import PollLoop
@@ -43,13 +44,15 @@ class Session:
         self._detaching: threading.Thread | None = None
 
     def mount(self, operations: pyfuse3.Operations) -> None:
-        """Mount now. Raises LiteMQError."""
+        """Mount now. Raises LiteMQError; NoThreadError where that may be the reason."""
         self._loop.install()
         mount.detach_stale_fuse(self._path)
         try:
             with mount.writable(self._path):
                 pyfuse3.init(operations, self._path, self._options)
         except RuntimeError as error:
+            if os.geteuid():  # fusermount3 is a process of its own
+                thread_room.check(1)
             raise LiteMQError(
                 f"{self._path} can't be mounted ({error}); /dev/fuse must be there, and without "
                 "root fusermount3 from the package fuse3, and for `allow-other` the line "
@@ -70,7 +73,11 @@ class Session:
         self._detaching = detaching = threading.Thread(
             target=self._take_away, name="detach", daemon=True
         )
-        detaching.start()  # not here: the kernel may ask us for something before it is done
+        try:
+            detaching.start()  # not here: the kernel may ask us for something before it is done
+        except RuntimeError:  # no thread is left: the mount goes when the session has ended
+            self._detaching = None
+            return
         end_s = time.monotonic() + grace_s
         while (detaching.is_alive() or (in_use() and self._detached)) and time.monotonic() < end_s:
             await self._loop.sleep(LOOK_S)

@@ -8,6 +8,7 @@ the kernel may know it, and an unlinked file that is still open keeps its descri
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from litemq.fs.backing_files import walk
@@ -46,6 +47,8 @@ class Tree:
         self.by_inode: dict[int, File] = {}
         self.folders = Folders()
         self.captures: dict[str, DatabaseCapture] = {}
+        #: databases that nobody may open, for their files are not what they are to be
+        self.withheld: frozenset[str] = frozenset()
         self._next_inode = FIRST_OWN_INODE
 
     def new_inode(self) -> int:
@@ -93,6 +96,27 @@ class Tree:
                 if isinstance(file, WalFile):
                     file.cut_off_zeros()
                 self._learn(file)
+
+    def withhold(self, databases: Iterable[str]) -> None:
+        """Keep these from everybody from now on, and give all others."""
+        before, self.withheld = self.withheld, frozenset(databases)
+        for database in before - self.withheld:
+            self._renew(database)
+
+    def withholds(self, name: str) -> bool:
+        """Whether the file is of a database that is withheld."""
+        return bool(self.withheld) and classify(name)[1] in self.withheld
+
+    def _renew(self, database: str) -> None:
+        """Its files have changed while nobody had them: what the kernel knows of them is void."""
+        self.capture(database).begin()
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            name = f"{database}{suffix}"
+            known = self.by_name.get(name)
+            if known is not None:
+                self.detach(known)
+            if os.path.isfile(self.path(name)):
+                self._learn(self.add(name))
 
     def relearn(self) -> None:
         """Look at every file as after a start: others have written, and nothing of it is ours."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,26 +79,31 @@ class WalTail:
         close: Callable[[int], object] = os.close,
         beat: Callable[[], object] = lambda: None,
         recovery: Path | None = None,
+        backlog_bytes: int = sys.maxsize,
     ) -> None:
         """`resume` is where a former tail stopped.
 
         Salts, offset and size of the last frames taken. `cached`: the kernel caches writes, so
         frames may be lost without a gate; then the tail is in `doubt`. `close` is for descriptors
         of the mount, whose close may have to wait. `beat` is called now and then in long work.
-        `recovery`: a folder that may be made for it, on the file system of the WAL.
+        `recovery`: a folder that may be made for it, on the file system of the WAL. If more than
+        `backlog_bytes` of pages wait, all are taken as one transaction.
         """
         self.path = path
         self._cached = cached
         self._close_fd = close
         self._beat = beat
         self._recovery = recovery
+        self._backlog_bytes = backlog_bytes
+        #: of a WAL at rest: all that has been taken, gone through once
+        self._at_rest: Overlay | None = None
         #: what the last recovery found, and the size of the file then
         self._recovered: tuple[int, WalIndexHeader] | None = None
         self._resume = resume
         self._fd = -1
         self._index_fd = -1
         self._header: WalHeader | None = None
-        self._taken = 0
+        self._taken = self._resumed_frames = 0
         self._running: tuple[int, int] | None = None
         #: SQLite's recovery has lost frames that had been taken; whoever sees to it resets this
         self.rewound = False
@@ -118,6 +124,11 @@ class WalTail:
         """Take over a descriptor of `-wal`, opened in the mount."""
         self._close_file()
         self._fd = fd
+
+    @property
+    def resumed(self) -> int:
+        """How many frames of this generation an earlier tail has taken."""
+        return self._resumed_frames
 
     @property
     def is_open(self) -> bool:
@@ -290,7 +301,9 @@ class WalTail:
         header = self._header
         if header is None or not self._taken or self._generation_changed():
             return None
-        overlay = Overlay(self._frames, 1, self._taken)
+        overlay = self._at_rest
+        if overlay is None or overlay.last != self._taken:
+            overlay = Overlay(self._frames, 1, self._taken)
         return None if not overlay.n_pages or self._generation_changed() else overlay
 
     def position(self) -> ResumePoint | None:
@@ -309,15 +322,15 @@ class WalTail:
         """
         if self._header is None:
             return False
-        salts = self._header.salts
-        last_commit = 0
-        for frame in range(1, self._taken + 1):
-            head = os.pread(self._fd, 16, self._offset(frame))
-            if head[8:16] != salts:
-                self._taken, self._running = last_commit, None
-                return True
-            if head[4:8] != bytes(4):
-                last_commit = frame
+        found = None if self._recovered is None else self._recovered[1]
+        known = found is not None and found.salts == self._header.salts
+        if not self._taken or (found is not None and known and found.mx_frame >= self._taken):
+            return False
+        survey = self._frames.survey(1, self._taken)
+        if not survey.whole:
+            self._taken, self._running, self._at_rest = survey.commit, None, None
+            return True
+        self._at_rest = Overlay(self._frames, 1, self._taken, survey.newest)
         return False
 
     def seal(self) -> None:
@@ -371,7 +384,7 @@ class WalTail:
         self._header = None
         self._taken = 0
         self._running = None
-        self._recovered = None
+        self._recovered = self._at_rest = None
         self._leave_behind()
 
     def _leave_behind(self) -> None:
@@ -409,8 +422,8 @@ class WalTail:
             if self._header is None or header.salts != self._header.salts:
                 self._leave_behind()
                 self.doubt = self._cached and not self._nothing_missed(header)
-                self._header = header
-                self._taken = self._resumed(header)
+                self._header, self._at_rest = header, None
+                self._taken = self._resumed_frames = self._resumed(header)
                 self._running = None
                 self._gated = -1 if self._taken else 0
         return salts is None or salts == self._header.salts
@@ -455,9 +468,11 @@ class WalTail:
         assert header is not None
         frames = index.mx_frame - self._taken
         if frames < 0:
-            self._taken, self.rewound = index.mx_frame, True
+            self._taken, self.rewound, self._at_rest = index.mx_frame, True, None
         if frames <= 0:
             return []
+        if frames * header.page_size > self._backlog_bytes:
+            return [self._huge(index.mx_frame, None)]
         frame_bytes = FRAME_HEADER_BYTES + header.page_size
         first = self._taken + 1
         want = min(frames, max(1, READ_BYTES // frame_bytes))
@@ -568,6 +583,8 @@ class WalTail:
         look. `running`: the checksum of its last frame, where that is gone by.
         """
         overlay = Overlay(self._frames, self._taken + 1, end_frame)
+        if not self._taken:
+            self._at_rest = overlay
         if not overlay.n_pages or self._generation_changed():
             raise FormatError("the WAL has been cut while it was read")
 

@@ -162,6 +162,7 @@ def test_primary_when_it_is_killed_behind_a_huge_transaction_then_it_goes_on(
     cluster = new_cluster()
     primary = cluster.primary
     primary.announce("the mount of a dead")
+    cluster.replicas[0].announce("the primary is silent")
     for mode in ("delete", "wal"):
         with database(cluster, mode) if mode == "delete" else primary.connect("a.db") as app:
             app.script(f"PRAGMA journal_mode={mode}", "PRAGMA synchronous=FULL")
@@ -172,4 +173,35 @@ def test_primary_when_it_is_killed_behind_a_huge_transaction_then_it_goes_on(
         with primary.connect("a.db") as app:
             assert app.sql("PRAGMA integrity_check") == [("ok",)]
             app.sql("INSERT INTO t VALUES('then')")
+        agree(cluster)
+
+
+def test_wal_when_more_of_it_waits_than_the_log_may_grow_to_then_it_comes_as_one_transaction(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """The log writer was away, and then the node was killed: what retention would delete at once is
+    not written first. Nothing is lost, and the memory is as for one record."""
+    cluster = new_cluster(
+        sections={"retention": {"bytes": "1MiB"}, "supervisor": {"hung-after": "1h"}}
+    )
+    primary, (replica,) = cluster.primary, cluster.replicas
+    primary.announce(*DIED)
+    replica.announce("the primary is silent")
+    with database(cluster, "wal") as app:
+        app.script("PRAGMA wal_autocheckpoint=0", "PRAGMA synchronous=FULL")
+        agree(cluster)
+        primary.kill_actor("log_writer", signal.SIGSTOP)
+        for _ in range(8):
+            grow(app, 9)
+        rows = app.one("SELECT count(*) FROM t")
+        primary.kill()
+        app.kill()
+    before = len(primary.logged(ANEW))
+    primary.start()
+    assert len(primary.logged(ANEW)) == before + 1
+    assert peak(primary, "log_writer") < MEMORY
+    with primary.connect("a.db", timeout_s=60) as app:
+        assert app.one("SELECT count(*) FROM t") == rows
+        agree(cluster)
+        grow(app, 1)
         agree(cluster)

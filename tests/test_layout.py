@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     "errors": set(),
+    "thread_room": {"errors"},
     "config_rules": set(),
     "hooks": set(),
     "late_imports": set(),
@@ -28,12 +29,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "log": {"config", "errors", "late_imports"},
     "log_tail": {"log"},
     "txlog": {"config", "errors", "log"},
-    "fs": {"txlog", "config", "errors", "log", "late_imports"},
-    "transport": {"txlog", "config", "errors", "log"},
+    "fs": {"txlog", "config", "errors", "log", "late_imports", "thread_room"},
+    "transport": {"txlog", "config", "errors", "log", "thread_room"},
     "election": {"txlog", "config", "errors", "log"},
     "actors": {"fs", "transport", "election", "txlog", "config", "errors", "log", "log_tail"},
 }
-MAY_IMPORT["actors"] |= {"hooks", "config_machine"}
+MAY_IMPORT["actors"] |= {"hooks", "config_machine", "thread_room"}
 MAY_IMPORT["bench"] = MAY_IMPORT["actors"] | {"actors"}
 MAY_IMPORT["cli_common"] = {"config", "errors"}
 MAY_IMPORT["cli_diverged"] = MAY_IMPORT["actors"] | {"actors", "cli_common"}

@@ -68,7 +68,7 @@ def test_rows_when_the_power_is_cut_then_what_was_acknowledged_is_there(
     cluster = new_cluster(start=False)
     cluster.primary.announce(*TROUBLE)
     # it may be ahead of what the disk has kept
-    cluster.replicas[0].announce("that the primary does not have are kept aside")
+    cluster.replicas[0].announce("does not have are kept aside", "the primary is silent")
     primary = powered(cluster, powered_disk)
     cluster.start()
     with primary.connect("a.db") as app:

@@ -29,6 +29,7 @@ from litemq.actors import (
     stream_publisher,
     supervisor,
     upkeep,
+    withheld,
     write_proofs,
 )
 from litemq.transport import frames, messages, sockets
@@ -51,7 +52,7 @@ SOCKETS = {
 #: who takes part, and the source that speaks for it; commands have many
 SOURCES = {
     "fuse_capture": [fuse_capture, handed_over, write_proofs],
-    "log_writer": [log_writer, barriers, group_commit, file_capture, journal_capture],
+    "log_writer": [log_writer, barriers, group_commit, file_capture, journal_capture, withheld],
     "stream_publisher": [stream_publisher, relay_publisher],
     "replica_applier": [replica_applier, catching_up, presence, relaying, set_back, upkeep],
     "supervisor": [supervisor, crew, drain, role_change],

@@ -421,3 +421,34 @@ def test_connection_when_its_mount_has_died_then_its_end_leaves_the_next_ones_wa
     cluster.agree("a.db")
     (files / "a.db-wal").touch()
     primary.hands.ask("unlink", str(primary.mount / "a.db-wal"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take a process its CPU")
+def test_actor_when_others_leave_it_no_cpu_then_it_is_starved_and_kept(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """It is ready to run and does not: no number of the kernel's shows such a wait before it ends.
+    The same actor is found when it hangs."""
+    cluster = new_cluster(replicas=0, sections={"supervisor": {"hung-after": "1s"}})
+    node = cluster.primary
+    node.announce(*HUNG, *DIED)
+    table(cluster)
+    before = node.actor("log_writer").pid
+    cpus = os.sched_getaffinity(0)
+    one = {max(cpus)}
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as hog:
+        os.sched_setaffinity(hog.pid, one)
+        os.setpriority(os.PRIO_PROCESS, hog.pid, -20)
+        os.sched_setscheduler(before, os.SCHED_IDLE, os.sched_param(0))
+        os.sched_setaffinity(before, one)
+        over_s = time.monotonic() + 5.0
+        eventually(lambda: time.monotonic() > over_s, what="it was starved for longer")
+        hog.kill()
+    os.sched_setscheduler(before, os.SCHED_OTHER, os.sched_param(0))
+    os.sched_setaffinity(before, cpus)
+    insert(cluster)
+    assert node.actor("log_writer").pid == before
+    assert not node.logged(HUNG[0], hung="log_writer")
+    returned(node, "log_writer", node.kill_actor("log_writer", signal.SIGSTOP))
+    insert(cluster)
+    assert node.logged(HUNG[0], hung="log_writer")

@@ -24,6 +24,8 @@ class ResyncCapture(Message, frozen=True):
     shms: list[Name]
     #: databases that somebody may write; told only where writes are cached
     written: list[Name]
+    #: databases that nobody may open: see `WithholdDatabases`
+    withheld: list[Name]
 
 
 class CommitPages(Message, frozen=True):
@@ -208,6 +210,15 @@ class LogStalled(Message, frozen=True):
     """
 
     errno: Count
+
+
+class WithholdDatabases(Message, frozen=True):
+    """These databases, and no others, may be behind their logs: let nobody open them.
+
+    Told only where the kernel caches writes.
+    """
+
+    databases: list[Name]
 
 
 class AdmitWriter(Message, frozen=True):

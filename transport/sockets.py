@@ -15,6 +15,7 @@ from pathlib import Path
 
 import zmq
 
+from litemq import thread_room
 from litemq.errors import LiteMQError, ProtocolError
 from litemq.transport.frames import (
     HEARTBEAT_TOPIC,
@@ -26,6 +27,8 @@ from litemq.transport.frames import (
 from litemq.transport.messages import Message
 
 LOCAL_HWM = 100_000
+#: ZeroMQ's own, started with the first socket
+THREADS = 2
 LINGER_MS = 500
 RECEIVE_BURST = 256
 #: of one process: a publisher has one to each replica that has ever asked for something. Each takes
@@ -43,9 +46,13 @@ _context: zmq.Context[zmq.Socket[bytes]] | None = None
 
 
 def context() -> zmq.Context[zmq.Socket[bytes]]:
-    """This process's one ZeroMQ context, made when first needed (never before a fork)."""
+    """This process's one ZeroMQ context, made when first needed (never before a fork).
+
+    Raises NoThreadError.
+    """
     global _context
     if _context is None:
+        thread_room.check(THREADS)  # ZeroMQ would end the process
         _context = zmq.Context(io_threads=1)
         _context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
     return _context

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from struct import Struct
 
 from litemq.txlog.checksums import CHECKSUM_FLAG, ENTRY_SIZE, lock_page, page_checksum, xor_of
 from litemq.txlog.ids import Epoch
@@ -17,6 +18,7 @@ from litemq.txlog.position import Position
 #: What a transaction changes at most if it is to be a record (bytes of pages): records are made and
 #: read in memory, and one whose pages can't be compressed must still fit into a message.
 LARGEST_RECORD_BYTES = 56 << 20
+_pack_entry = Struct(">Q").pack_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def change(entries: bytearray, pages: Iterable[tuple[int, bytes]], page_size: in
     for pgno, data in pages:
         at = (pgno - 1) * ENTRY_SIZE
         if at < end and pgno != lock:
-            entries[at : at + ENTRY_SIZE] = page_checksum(pgno, data).to_bytes(8, "big")
+            _pack_entry(entries, at, page_checksum(pgno, data))
 
 
 def complete(entries: bytearray, page_size: int, *, every: bool) -> None:

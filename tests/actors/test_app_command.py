@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
@@ -15,7 +17,7 @@ from leftovers import has_ended
 from structlog.testing import capture_logs
 from waiting import eventually
 
-from litemq.actors import app_command
+from litemq.actors import app_command, process_limits
 from litemq.actors.app_command import AppCommand
 from litemq.actors.reactor import Reactor
 
@@ -240,3 +242,24 @@ def test_restart_when_the_command_was_told_to_stop_then_a_change_of_role_changes
     eventually(lambda: driver.turn() or driver.ended)
     assert driver.ended == [5]
     assert driver.words() == ["start", "term"]
+
+
+def test_command_when_there_is_no_process_for_it_then_it_is_started_when_there_is(
+    driver: Driver, logs: list[MutableMapping[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line names the limit; the node does not end for it."""
+    start, refusals = subprocess.Popen, iter([errno.EAGAIN, errno.ENOMEM, errno.EAGAIN])
+
+    def starting(*words: Any, **options: Any) -> Any:
+        for number in refusals:
+            raise OSError(number, os.strerror(number))
+        return start(*words, **options)
+
+    monkeypatch.setattr(app_command.subprocess, "Popen", starting)
+    monkeypatch.setattr(process_limits, "PAUSE_S", 0.01)
+    monkeypatch.setattr(process_limits, "reached", lambda: "that limit")
+    driver.start("none")
+    assert not driver.failed
+    (line,) = [each for each in logs if each["log_level"] == "warning"]
+    assert line["event"] == "no process for the command; trying again"
+    assert line["raise_the_limit"] == "that limit"

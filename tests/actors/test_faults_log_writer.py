@@ -129,7 +129,7 @@ class Script:
             writer._handle(
                 m.ResyncCapture(
                     writer._token, INCARNATION, mounted=False, taken_over=False, unclean=True,
-                    wals=[], shms=[], written=[],
+                    wals=[], shms=[], written=[], withheld=[],
                 ),
                 [],
             )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from structlog.testing import capture_logs
 from waiting import eventually
 
 from litemq import config as configuration
-from litemq.actors import hook_loader
+from litemq.actors import hook_loader, process_limits, user_process
 from litemq.actors.reactor import Reactor
 from litemq.actors.role_hook import MAX_LINES, RoleHook
 from litemq.errors import ConfigError
@@ -350,3 +351,28 @@ def test_hook_when_loaded_then_this_process_has_not_run_it(driver: Driver) -> No
     words = [line.split() for line in driver.lines()]
     assert [word for word, _ in words] == ["file", "call"]
     assert len({*(pid for _, pid in words), str(os.getpid())}) == 3
+
+
+def test_hook_when_there_is_no_process_for_it_then_the_newest_change_is_told_when_there_is(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line names the limit."""
+    start, refusing = user_process.start, True
+
+    def starting(*words: Any, **options: Any) -> Any:
+        if refusing:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return start(*words, **options)
+
+    monkeypatch.setattr(process_limits, "PAUSE_S", 0.01)
+    hook = driver.load(TELL + "def changed(change):\n    tell(change.role, change.epoch)\n")
+    monkeypatch.setattr(user_process, "start", starting)
+    hook.serves(1, "why")
+    hook.deposed(1, "why")
+    driver.until(lambda: hook._number > 5, "several attempts")
+    refusing = False
+    driver.wait("hook returned")
+    assert driver.lines() == ["replica 1"]
+    assert len(driver.events("no process for the hook; trying again")) == 1
+    hook.serves(2, "why")
+    driver.wait("hook returned", 2)

@@ -70,7 +70,7 @@ def test_look_when_a_program_commits_faster_than_it_is_read_then_it_ends(
     with closing(WalTail(str(tmp_path / "a.db-wal"), None)) as tail:
         assert tail.open()
         tail.use_index(os.open(tmp_path / "a.db-shm", os.O_RDWR))
-        tracked: Any = SimpleNamespace(name="a.db", comparing=None, failing=Failing())
+        tracked: Any = SimpleNamespace(name="a.db", comparing=None, failing=Failing(), wal=tail)
         published = tail.published(chain=chain)
         assert wals.take(tracked, tail, chain=chain)
         assert tail.has_taken(published)

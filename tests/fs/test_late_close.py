@@ -53,6 +53,26 @@ def test_unlink_when_there_is_no_descriptor_left_then_the_file_goes_at_once(
     assert not path.exists()
 
 
+def test_unlink_when_there_is_no_thread_left_then_the_file_goes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And soon, when there is one again."""
+    files, path = LateClose(), tmp_path / "a.db-journal"
+    path.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        files.unlink(str(path))
+    assert not path.exists()
+    path.touch()
+    files.unlink(str(path))
+    eventually(lambda: not held(path))
+    assert not path.exists()
+
+
+def no_thread(_self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_unlink_when_there_is_no_such_file_then_it_says_so(tmp_path: Path) -> None:
     """As os.unlink does."""
     with pytest.raises(FileNotFoundError):

@@ -166,6 +166,34 @@ def test_database_when_nobody_has_compared_it_then_programs_do_not_get_it(tmp_pa
     assert asyncio.run(operations.open(inodes["a.db"], os.O_RDONLY, context(1)))
 
 
+def test_database_when_it_is_withheld_then_nobody_opens_it_and_it_is_another_file_afterwards(
+    tmp_path: Path,
+) -> None:
+    """Not even an actor. The kernel is told nothing for long, so it asks and hears other numbers:
+    with write-back it would go on with the length that it knew.
+    """
+    operations, inodes = of_files(tmp_path, Cached())
+    tree = operations._tree
+    tree.withhold(["a.db"])
+    for pid in (1, 7):
+        for name in ("a.db", "a.db-wal"):
+            with pytest.raises(pyfuse3.FUSEError) as refused:
+                asyncio.run(operations.open(inodes[name], os.O_RDONLY, context(pid)))
+            assert refused.value.errno == errno.EBUSY
+    entry = asyncio.run(operations.lookup(pyfuse3.ROOT_INODE, b"a.db", context(1)))
+    assert (entry.st_ino, entry.entry_timeout, entry.attr_timeout) == (inodes["a.db"], 0, 0)
+
+    (tmp_path / "a.db").write_bytes(b"xx")
+    (tmp_path / "a.db-wal").unlink()
+    tree.withhold([])
+    entry = asyncio.run(operations.lookup(pyfuse3.ROOT_INODE, b"a.db", context(1)))
+    assert entry.st_ino != inodes["a.db"]
+    assert entry.st_size == 2
+    assert asyncio.run(operations.open(entry.st_ino, os.O_RDONLY, context(1)))
+    assert "a.db-wal" not in tree.by_name
+    assert tree.captures["a.db"].wal_end == 0
+
+
 HANDLERS = (
     "lookup", "getattr", "setattr", "open", "create", "release", "read", "write", "fsync", "unlink",
     "rename", "opendir", "fsyncdir", "readdir", "releasedir", "statfs", "mkdir", "rmdir",

@@ -100,6 +100,10 @@ class Node:
         """From the next start on, as `ulimit -S -n` does."""
         self._inside = ["prlimit", f"--nofile={soft}:", *self._inside]
 
+    def confine(self, inside: Sequence[str]) -> None:
+        """From the next start on, behind this beginning of a command line."""
+        self._inside = [*inside, *self._inside]
+
     def shift_clock(self, clock: str, seconds: int) -> None:
         """From the next start on, its boot or monotonic clock is so much ahead (as root)."""
         self._inside = ["unshare", "--time", f"--{clock}", str(seconds), *self._inside]
