@@ -291,6 +291,11 @@ class FileCapture:
         """Do not wait any longer before it is looked at, if it is to be compared."""
         self._moments.look_for(tracked)
 
+    def compared(self, tracked: Tracked) -> None:
+        """All of it has been compared, at a moment when nobody wrote it."""
+        if tracked.comparing is not None:
+            self._done(tracked)
+
     def reported(self, token: int, *, being_written: bool) -> None:
         """The mount has reported all that was written before this token was sent."""
         self._moments.reported(token, being_written=being_written)

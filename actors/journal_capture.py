@@ -74,6 +74,8 @@ class JournalCapture:
             capture = (0, 0, message.sequence, self.incarnation)
             try:
                 self._files.log_difference(tracked, numbers=numbers, capture=capture)
+                if numbers is None and tracked.wal is None:
+                    self._files.compared(tracked)  # whoever commits waits: nobody writes it
             except FormatError:  # a program overwrites it: wait for the rest
                 self._files.request(tracked, numbers=None)
             except ValueError as error:

@@ -77,6 +77,7 @@ class CachedDatabaseFile(DatabaseFile):
         elif capture.journal_active:
             capture.synced = True
         else:
+            await self._end_without_journal()
             self.report_unexplained()
 
     async def _checkpoint_ended(self) -> None:

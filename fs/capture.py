@@ -320,6 +320,11 @@ class Gatekeeper(Protocol):
     def checkpointing(self, database: str) -> bool:
         """Whether somebody holds the lock under which SQLite writes a database in WAL mode."""
 
+    def rollback_writer(self, database: str) -> bool:
+        """Whether somebody is seen to hold the lock under which SQLite writes a database in a
+        rollback mode.
+        """
+
     def wal_locked(self, database: str) -> bool:
         """Whether somebody holds the lock under which SQLite cuts a WAL."""
 

@@ -54,6 +54,11 @@ class SqliteActs:
         """Whether somebody has SQLite's lock for writing a database in WAL mode."""
         return self._any_writes((index, CHECKPOINT), (database, EXCLUSIVE))
 
+    def writes_in_rollback_mode(self, database: File | None) -> bool:
+        """Whether somebody is seen to have SQLite's lock for writing a database in such a mode."""
+        seen = database is not None and held_locks({database.inode}) is not None
+        return seen and self._writes(database, EXCLUSIVE)
+
     def cuts_wal(self, database: File | None, index: File | None) -> bool:
         """Whether somebody has SQLite's lock for making a WAL shorter."""
         return self._any_writes((index, WAL_WRITE), (database, EXCLUSIVE))

@@ -136,7 +136,17 @@ class DatabaseFile(File):
             if capture.wal_end > capture.captured_end:
                 await self.gatekeeper.wal_gate(capture)
             capture.checkpoint_open = False
+        await self._end_without_journal()
         self.report_unexplained()
+
+    async def _end_without_journal(self) -> None:
+        """With its journal in memory, or none, SQLite commits by a sync under its lock."""
+        capture, gatekeeper = self.capture, self.gatekeeper
+        if not capture.changed or self.explained or not gatekeeper.capturing:
+            return
+        if gatekeeper.rollback_writer(capture.name):
+            await _hand_over_the_rest(self.path, capture, gatekeeper, wait=False)
+            self._refuse_if_fenced()
 
     def written_to_the_end(self) -> None:
         self.report_unexplained()
@@ -206,10 +216,12 @@ def _take_from(path: str, capture: DatabaseCapture, *, unexplained: bool = False
         os.close(fd)
 
 
-async def _hand_over_the_rest(path: str, capture: DatabaseCapture, gatekeeper: Gatekeeper) -> None:
-    """Return when what was written without a journal or a WAL is in the log.
+async def _hand_over_the_rest(
+    path: str, capture: DatabaseCapture, gatekeeper: Gatekeeper, *, wait: bool = True
+) -> None:
+    """Hand over what was written without a journal or a WAL.
 
-    What comes next would destroy it, or stand before it.
+    `wait`: return when it is in the log, for what comes next would destroy it, or stand before it.
     """
     if not gatekeeper.capturing:
         return
@@ -221,7 +233,7 @@ async def _hand_over_the_rest(path: str, capture: DatabaseCapture, gatekeeper: G
         return
     if commit is not None:
         # no data: then the caller waits until it is in the log
-        await gatekeeper.hand_over(capture, replace(commit, data=None))
+        await gatekeeper.hand_over(capture, replace(commit, data=None) if wait else commit)
 
 
 class JournalFile(File):
