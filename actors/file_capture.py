@@ -392,7 +392,9 @@ class FileCapture:
             if not quiet.still():
                 raise _DisturbedError
             half_there_s = quiet.begun_s - wanted.half_there_since_s
-            if quiet.being_written and half_there_s < STAYS_EMPTY_S:
+            # our locks keep out nobody who takes none
+            overwritten = quiet.being_written or quiet.watch is None
+            if overwritten and half_there_s < STAYS_EMPTY_S:
                 raise FormatError("the database is being overwritten")
             self._group.drop(tracked)  # to SQLite it is a database without a page
             return
