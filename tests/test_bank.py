@@ -112,6 +112,8 @@ def check(bank: Bank, tellers: int) -> None:
     for node in cluster.nodes:
         if node.running:
             node.wait_ready()
+        if node.running and node.fuse:  # its actor may have been killed just now
+            eventually(lambda node=node: os.path.exists(node.mount / "bank.db"))
     with cluster.primary.connect("bank.db") as db:
         db.one("SELECT count(*) FROM account")  # rolls back what a killed teller left half done
     cluster.agree("bank.db", timeout_s=60)
