@@ -56,8 +56,10 @@ class SqliteActs:
 
     def writes_in_rollback_mode(self, database: File | None) -> bool:
         """Whether somebody is seen to have SQLite's lock for writing a database in such a mode."""
-        seen = database is not None and held_locks({database.inode}) is not None
-        return seen and self._writes(database, EXCLUSIVE)
+        if database is None:
+            return False
+        locks = held_locks({database.inode}) or ()
+        return any(self._is_on(lock, database) and lock.covers(*EXCLUSIVE) for lock in locks)
 
     def cuts_wal(self, database: File | None, index: File | None) -> bool:
         """Whether somebody has SQLite's lock for making a WAL shorter."""
