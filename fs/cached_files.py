@@ -77,7 +77,7 @@ class CachedDatabaseFile(DatabaseFile):
         elif capture.journal_active:
             capture.synced = True
         else:
-            await self._end_without_journal()
+            # not taken for the end of a transaction: the log writer syncs in the middle of one, too
             self.report_unexplained()
 
     async def _checkpoint_ended(self) -> None:

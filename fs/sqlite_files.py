@@ -105,6 +105,8 @@ class DatabaseFile(File):
         """The file is about to be cut: return when the log has what was written to it before."""
         if self.capture.wal_end:
             return  # whatever is cut off, the WAL has the frames
+        if self.gatekeeper.rollback_writer(self.capture.name):
+            return  # SQLite undoes a transaction, or ends one: its sync tells
         await _hand_over_the_rest(self.path, self.capture, self.gatekeeper)
         if self.gatekeeper.read_only or self.gatekeeper.fenced:  # the role has changed meanwhile
             raise OSError(EROFS, os.strerror(EROFS))

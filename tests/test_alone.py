@@ -62,6 +62,20 @@ def test_transactions_when_their_program_is_alone_then_none_finds_a_lock(
     alone.check()
 
 
+@pytest.mark.caches(False)
+@pytest.mark.parametrize("mode", ["memory", "off"])
+def test_transactions_when_no_file_has_their_journal_then_each_is_logged(
+    shared: Cluster, mode: str
+) -> None:
+    """They end by a sync, and no comparison has to find a moment between them."""
+    name = f"each-{mode}.db"
+    with shared.primary.connect(name) as app:
+        app.script(f"PRAGMA journal_mode={mode}", "CREATE TABLE t(x)")
+        before = shared.agree(name)
+        app.ask("repeat", "INSERT INTO t VALUES(1)", ROUNDS)
+        assert shared.agree(name).txid - before.txid == ROUNDS
+
+
 def test_wal_mode_when_entered_and_left_beside_an_idle_connection_then_no_lock_is_found(
     shared: Cluster,
 ) -> None:

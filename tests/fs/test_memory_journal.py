@@ -27,7 +27,7 @@ def gatekeeper() -> MagicMock:
     return gatekeeper
 
 
-@pytest.fixture(params=[DatabaseFile, CachedDatabaseFile])
+@pytest.fixture(params=[DatabaseFile])
 def file(request: pytest.FixtureRequest, tmp_path: Path, gatekeeper: MagicMock) -> DatabaseFile:
     """Whose second page has been written."""
     path = tmp_path / "a.db"
@@ -48,6 +48,25 @@ def test_sync_when_sqlite_writes_then_the_pages_are_handed_over(
     _, commit = gatekeeper.hand_over.await_args.args
     assert (commit.numbers, commit.data) == ([2], b"x" * PAGE)
     gatekeeper.unexplained.assert_not_called()
+
+
+@pytest.mark.parametrize("file", [CachedDatabaseFile], indirect=True)
+def test_sync_when_writes_are_cached_then_all_is_compared_later(
+    file: DatabaseFile, gatekeeper: MagicMock
+) -> None:
+    """The log writer has the kernel write in the middle of a transaction."""
+    asyncio.run(file.fsync())
+    gatekeeper.hand_over.assert_not_awaited()
+    gatekeeper.unexplained.assert_called_once()
+
+
+@pytest.mark.parametrize("file", [DatabaseFile, CachedDatabaseFile], indirect=True)
+def test_file_when_sqlite_cuts_it_in_a_transaction_then_nothing_is_handed_over(
+    file: DatabaseFile, gatekeeper: MagicMock
+) -> None:
+    """As a rollback does first: what was written until then has never been committed."""
+    asyncio.run(file.truncate(PAGE))
+    gatekeeper.hand_over.assert_not_awaited()
 
 
 def test_sync_when_nobody_holds_sqlites_lock_then_all_is_compared_later(

@@ -31,6 +31,9 @@ class Primary:
     def checkpointing(self, _database: str) -> bool:
         return False
 
+    def rollback_writer(self, _database: str) -> bool:
+        return False
+
     def unexplained_pending(self, _database: str) -> bool:
         return False
 
