@@ -78,16 +78,17 @@ class Scrub:
             done_ms = followed.database.log.state.verified_ms
             due = not 0 <= now_ms - done_ms < self._every_s * 1000
             older = found is None or done_ms < oldest_ms
-            if due and older and followed.database.log.n_pages and self._is_quiet(followed):
+            if due and older and self._is_quiet(followed):
                 found, oldest_ms = followed, done_ms
         self._name, self._next_page = "" if found is None else found.database.name, 1
         return found
 
     def _is_quiet(self, followed: Followed) -> bool:
-        """Whether the file shows all of its log, and the log is the primary's."""
+        """Whether there is a file, it shows all of its log, and the log is the primary's."""
         database = followed.database
         return (
             self._admitted()
+            and database.log.n_pages > 0  # else it was dropped
             and followed.following.phase is Phase.LIVE
             and not followed.needs_repair
             and not database.unlogged

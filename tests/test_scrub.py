@@ -142,3 +142,27 @@ def test_verify_when_the_checksum_of_a_page_is_not_known_then_it_does_not_pass(
     assert found.code != 0
     assert "20" in found.out
     assert litemq("verify", "--config", replica.config_path, name).code == 0
+
+
+def test_scrub_when_databases_are_dropped_meanwhile_then_it_says_nothing(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """Between two parts of the one that it compares; an unannounced warning fails the test."""
+    cluster = new_cluster(sections={"verify": {"every": "1s"}})
+    primary, (replica,) = cluster.primary, cluster.replicas
+    names = [f"dropped{number}.db" for number in range(3)]  # each takes half a second: one is always due
+    for name in names:
+        with primary.connect(name) as app:
+            app.sql("CREATE TABLE t AS SELECT zeroblob(10000000)")
+        cluster.agree(name)
+    for name in names:
+        eventually(lambda name=name: verified_ms(replica, name), what=f"{name} is compared")
+    for name in names:
+        (primary.mount / name).unlink()
+    files = replica.data_dir / "files"
+    eventually(
+        lambda: not any((files / name).exists() for name in names), what="they are dropped there"
+    )
+    with primary.connect("last.db") as app:
+        app.sql("CREATE TABLE t(x)")
+    eventually(lambda: verified_ms(replica, "last.db"), what="another one is compared")
