@@ -128,7 +128,10 @@ class StreamConfig(Struct, frozen=True, forbid_unknown_fields=True, rename="keba
     ]
     heartbeat_s: Annotated[
         float,
-        Meta(description="How often the head of every database is announced."),
+        Meta(
+            description="How often the head of every database is announced. The same on all nodes: "
+            "a replica counts by its own."
+        ),
         Duration("10ms", "10s"),
     ] = field(default=0.2, name="heartbeat")
     inline_bytes: Annotated[

@@ -22,7 +22,8 @@ class Parents:
 
     def __init__(self, upstream: Sequence[str], *, heartbeat_s: float) -> None:
         self._upstream = tuple(upstream)
-        self._silent_s = max(SILENT_S, LOST_HEARTBEATS * heartbeat_s)
+        #: whoever is not heard for this long is silent
+        self.silent_s = max(SILENT_S, LOST_HEARTBEATS * heartbeat_s)
         self._at = 0
         self._heard_s = 0.0
         self._fed_s = 0.0
@@ -52,13 +53,17 @@ class Parents:
         if not orphan:
             self._fed_s = now_s
 
+    def sent_records(self, now_s: float) -> None:
+        """Heartbeats wait behind many of them; whether it hears the primary, only those tell."""
+        self._heard_s = now_s
+
     def why_leave(self, now_s: float) -> str:
         """What is wrong with the present one; "" if nothing is, or if there is no other."""
         if len(self.places) < 2:
             return ""
-        if now_s - self._heard_s > self._silent_s:
+        if now_s - self._heard_s > self.silent_s:
             return "it is silent"
-        if now_s - self._fed_s > max(ORPHAN_S, self._silent_s):
+        if now_s - self._fed_s > max(ORPHAN_S, self.silent_s):
             return "it does not hear the primary"
         return ""
 

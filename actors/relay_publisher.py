@@ -47,6 +47,7 @@ class RelayPublisher(StreamPublisher):
             case m.RelayState():
                 self._state(message)
             case m.DatabaseHeads(heads=heads):
+                self._told_s = time.monotonic()
                 for head in (
                     heads if self._have_heads else []
                 ):  # else it is not known whose they are

@@ -42,8 +42,6 @@ PRESENCE_S = 0.5
 #: how long a node that takes over may need to apply the rest of its log
 COMPLETE_S = 2.0
 COMPLETE_LOOK_S = 0.002
-#: a primary that has not been heard for this long is not there
-PRIMARY_SILENT_S = 3.0
 
 
 class ReplicaApplier:
@@ -394,6 +392,7 @@ class ReplicaApplier:
                     self._catching_up.set_back.older_epoch(message, self._epoch)
             case m.LiveRecords():
                 if self._accept_epoch(message.epoch, message.node):
+                    self._records_heard(time.monotonic())
                     self._live_records(message, payload)
             case _:
                 self._garbage(f"{type(message).__name__} on the stream", 1)
@@ -456,6 +455,12 @@ class ReplicaApplier:
                 self._log.info("the primary is leaving", primary=message.node)
                 self._tell_election(ended=True)
             self._leave("it is leaving")
+
+    def _records_heard(self, now: float) -> None:
+        """Where a slow machine has many of them to apply, they are what is heard."""
+        self._parents.sent_records(now)
+        if self._connected:
+            self._heard_s = now
 
     def _compare(
         self, followed: Followed, head: m.Head, message: m.StreamHeartbeat, now: float
@@ -569,7 +574,7 @@ class ReplicaApplier:
 
     def _look_for_silence(self, now: float) -> None:
         why_leave = self._parents.why_leave(now)
-        if self._connected and now - self._heard_s > PRIMARY_SILENT_S:
+        if self._connected and now - self._heard_s > self._parents.silent_s:
             self._connected = False
             if not why_leave:
                 self._log.warning("the primary is silent", primary=self._primary)

@@ -150,7 +150,8 @@ def test_scrub_when_databases_are_dropped_meanwhile_then_it_says_nothing(
     """Between two parts of the one that it compares; an unannounced warning fails the test."""
     cluster = new_cluster(sections={"verify": {"every": "1s"}})
     primary, (replica,) = cluster.primary, cluster.replicas
-    names = [f"dropped{number}.db" for number in range(3)]  # each takes half a second: one is always due
+    # each takes half a second: one is always due
+    names = [f"dropped{number}.db" for number in range(3)]
     for name in names:
         with primary.connect(name) as app:
             app.sql("CREATE TABLE t AS SELECT zeroblob(10000000)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -133,6 +134,23 @@ def test_replica_when_stopped_while_it_applies_then_nothing_fails(cluster: Clust
             app.finish()
             replica.start()
             cluster.agree("a.db")
+
+
+@pytest.mark.torture
+def test_replica_when_heartbeats_are_rare_then_the_primary_is_not_silent_between_two(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """Three of them may be lost."""
+    cluster = new_cluster(sections={"stream": {"heartbeat": "4s"}})
+    (replica,) = cluster.replicas
+    eventually(lambda: replica.logged("^following$"), what="the first one")
+    with create(cluster, "a.db") as app:
+        for _ in range(5):
+            time.sleep(1)
+            fill(app, 1)
+    cluster.agree("a.db")
+    time.sleep(5)
+    assert not replica.logged("silent")
 
 
 def test_primary_when_restarted_then_replicas_follow_its_new_epoch(

@@ -54,6 +54,16 @@ def test_parent_when_its_heartbeats_are_rare_then_it_is_given_more_time() -> Non
     assert made.why_leave(130.1)
 
 
+def test_parent_when_it_sends_records_then_it_is_not_silent_and_may_be_an_orphan() -> None:
+    """A heartbeat may wait behind many of them."""
+    made = parents(A)
+    for seconds in range(int(ORPHAN_S) + 1):
+        made.sent_records(100.0 + seconds)
+        assert not made.why_leave(100.0 + seconds)
+    made.sent_records(101.0 + ORPHAN_S)
+    assert made.why_leave(101.0 + ORPHAN_S) == "it does not hear the primary"
+
+
 def test_parent_when_it_stays_an_orphan_then_it_is_left_later_than_a_dead_one() -> None:
     """The tree should be as it was when the primary has been restarted."""
     made = parents(A)
