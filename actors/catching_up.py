@@ -166,7 +166,7 @@ class CatchingUp:
             self._log.info("can't compare", db=followed.database.name, reason=str(error))
             followed.search = None
         if followed.search is None:
-            followed.common = Common(0, compared=False)
+            followed.common = Common(0, compared=False, parts=False)
             return False
         followed.needs_repair = False
         followed.drop_repair()

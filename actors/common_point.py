@@ -18,11 +18,14 @@ from litemq.transport.wire_values import MAX_CHECKSUMS as SAMPLES
 class Common:
     """`txid` is the newest common one, 0 if they part before all that is known of both.
 
-    `compared` is false if the two logs have no TXID of which both know the checksum.
+    `compared` is false if the two logs have no TXID of which both know the checksum. `parts` tells
+    whether this log had, when the search began, one that is another in the primary's, or not there:
+    what has come from the primary since is no such one.
     """
 
     txid: int
     compared: bool
+    parts: bool
 
 
 class CommonPoint:
@@ -31,6 +34,7 @@ class CommonPoint:
     def __init__(self, first: int, head: int, checksum: Callable[[int], int | None]) -> None:
         """`first` to `head` are the TXIDs of which `checksum` knows the database's, or None."""
         self._first = first
+        self._head = head
         self._checksum = checksum
         #: the newest that is the same, and the oldest that is not
         self._same: int | None = None
@@ -67,4 +71,4 @@ class CommonPoint:
     @property
     def found(self) -> Common:
         """When there is nothing left to ask."""
-        return Common(self._same or 0, self._compared)
+        return Common(self._same or 0, self._compared, parts=self._other <= self._head)

@@ -42,8 +42,8 @@ class HelperThread:
     def open_file(
         self, path: str, done: Callable[[int | None], None], *, writing: bool = False
     ) -> None:
-        """Open `path`; `done` gets the descriptor, or None when it can't be opened."""
-        flags = (os.O_RDWR if writing else os.O_RDONLY) | os.O_CLOEXEC
+        """Open `path`; `done` gets the descriptor, or None: it can't be opened, or is a link."""
+        flags = (os.O_RDWR if writing else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW
 
         def job() -> Callable[[], None]:
             try:

@@ -44,6 +44,8 @@ def import_database(
     files = Layout(config.node.data_dir).files
     if config.mount.fuse and target.exists() and not (files / name).exists():
         raise LiteMQError(f"{name!r} can't be the name of a database: it shows a position")
+    if target.is_symlink():
+        raise LiteMQError(f"{name} is a symbolic link to {os.readlink(target)}: import as that")
     if source.exists() and target.exists() and os.path.samefile(source, target):
         raise LiteMQError(f"{source} is that database itself")
     try:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,14 +173,13 @@ class Layout:
 
 
 def is_there(path: Path | str) -> bool:
-    """Whether there is a file of that name. Raises OSError if that can't be told: a file that can't
-    be looked at has not gone.
+    """Whether there is a file of that name, and not a link that leads to another. Raises OSError if
+    that can't be told: a file that can't be looked at has not gone.
     """
     try:
-        os.stat(path)
+        return stat.S_ISREG(os.lstat(path).st_mode)
     except FileNotFoundError:
         return False
-    return True
 
 
 def application_file(config: Config, name: str) -> Path:

@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from litemq import log
 from litemq.actors import file_image
 from litemq.actors.batches import Batch, merge
 from litemq.actors.common_point import Common, CommonPoint
@@ -300,6 +301,7 @@ class ReplicaDatabase:
         Made when first needed, kept so that `-wal` and `-shm` stay. Raises BusyError.
         """
         if self._writer is None:
+            self._make_way()
             if self.unlogged:
                 self._refuse_beside_a_writer()
             if not os.path.lexists(self.path):
@@ -312,6 +314,21 @@ class ReplicaDatabase:
                 guarded=self._guarded,
             )
         return self._writer
+
+    def _make_way(self) -> None:
+        """A link in the place of a file or a folder leads to those of another database: it goes.
+
+        Links stay on the node where they were made, as its primary. Raises OSError.
+        """
+        folders = [*self.path.parents][: self.name.count("/")]
+        files = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")]
+        for place in (*reversed(folders), *files):
+            with contextlib.suppress(OSError):  # mostly: it is none
+                target = os.readlink(place)
+                os.unlink(place)
+                log.get().warning(
+                    "a symbolic link was in the way", db=self.name, link=str(place), target=target
+                )
 
     def _refuse_beside_a_writer(self) -> None:
         """None can begin any more. One that had begun may still publish frames it has written."""
@@ -395,6 +412,7 @@ class ReplicaDatabase:
 
     def file_checksums(self, beat: Callable[[], None]) -> tuple[int, bytes]:
         """Of the file as it is, with the log's bookkeeping bytes; see `file_image.checksums`."""
+        self._make_way()
         if not os.path.exists(self.path) and os.path.exists(self._backing):
             raise BusyError(f"{self.path}: the mount is away")
         self._roll_back_rest()
@@ -519,6 +537,8 @@ class ReplicaDatabase:
         first, last = log.range
         mine = log.flushed
         if compared is not None and compared.compared:
+            if not compared.parts:
+                return None
             common = compared.txid or None
         else:  # no TXID of which both know the checksum: the epochs have to do
             common = last_common(log.epochs, mine, theirs, their_head, differ=reason is not None)

@@ -83,8 +83,8 @@ class SetBack:
 
         If what comes next here was written in that very epoch, it has come twice.
         """
-        logged = followed.database.log
-        if 0 < common.txid < logged.head.txid and logged.epochs.at(common.txid + 1) == term:
+        epochs = followed.database.log.epochs
+        if common.txid and common.parts and epochs.at(common.txid + 1) == term:
             self._tell(term)
 
     def _tell(self, epoch: int) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ELOOP, ENOENT
 from itertools import chain
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def compare(
     that one it is known that the log has them. Raises FormatError when the file is no whole
     database, OSError when it can't be read; its pages do so, too.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = _open(path)
     try:
         first = overlay.read(1) if overlay is not None else None
 
@@ -101,6 +102,16 @@ def compare(
         yield Changed(size, commit, pages)
     finally:
         os.close(fd)
+
+
+def _open(path: str) -> int:
+    """Raises FileNotFoundError for a link, too: it leads to another database. OSError."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == ELOOP:
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path) from error
+        raise
 
 
 def _pages(

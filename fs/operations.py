@@ -20,7 +20,7 @@ from litemq.fs.attributes import attributes_of, only_when_it_was_written, set_at
 from litemq.fs.capture import Gatekeeper
 from litemq.fs.directories import CACHE_S, DirectoryOperations
 from litemq.fs.errnos import answer, errnos
-from litemq.fs.files import File, Leaving, Revoked, ShmFile
+from litemq.fs.files import File, Leaving, Link, Revoked, ShmFile
 from litemq.fs.folders import Folder
 from litemq.fs.kernel_cache import CACHED_WRITES_S
 from litemq.fs.listings import Listings
@@ -370,8 +370,9 @@ class Operations(DirectoryOperations):
         async def leave() -> None:
             if target is None:
                 await move()
-            else:
-                await target.leave(move, Leaving(by_sqlite=False, replaced=True))
+            else:  # a link is no new content of the name
+                replaced = not isinstance(file, Link)
+                await target.leave(move, Leaving(by_sqlite=False, replaced=replaced))
 
         await file.leave(leave, Leaving(by_sqlite=False))
         self._tree.by_name[new].appeared()

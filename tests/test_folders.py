@@ -190,6 +190,66 @@ def test_links_when_they_lead_into_the_mount_by_an_absolute_path_then_they_work(
     gone(shared, "links")
 
 
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_link_when_it_takes_the_name_of_a_database_then_replicas_drop_that(
+    shared: Cluster, mode: str
+) -> None:
+    """The link stays on the primary; where it leads is a database of its own."""
+    primary, mount = shared.primary, shared.primary.mount
+    succeed("mkdir", "over", directory=mount)
+    make(primary, "over/old.db", mode=mode, rows=5)
+    make(primary, "over/other.db", mode=mode)
+    for name in ("over/old.db", "over/other.db"):
+        shared.agree(name)
+    succeed("ln", "-sf", "other.db", "over/old.db", directory=mount)
+    for node in shared.replicas:
+        eventually(
+            lambda node=node: not (node.mount / "over/old.db").exists(), what="it is dropped there"
+        )
+    assert write(primary, "over/old.db")
+    shared.agree("over/other.db")
+    succeed("rm", "over/old.db", directory=mount)
+    make(primary, "over/old.db", mode=mode)
+    shared.agree("over/old.db")
+    succeed("rm", "-r", "over", directory=mount)
+    gone(shared, "over")
+
+
+def test_links_when_they_stand_in_the_way_at_a_start_then_no_other_database_is_touched(
+    new_cluster: Callable[..., Cluster],
+) -> None:
+    """On the primary a link is no database; on a replica it makes way, with a warning."""
+    cluster = new_cluster()
+    cluster.add_replica(fuse=False)
+    for name in ("old.db", "other.db"):
+        make(cluster.primary, name)
+        cluster.agree(name)
+    for node in cluster.nodes:
+        node.stop()
+    for node in cluster.nodes:
+        node.announce("a symbolic link was in the way", "is not what the log says; repairing it")
+        files = node.data_dir / "files" if node.fuse else node.mount
+        for suffix in ("", "-wal", "-shm"):
+            (files / f"old.db{suffix}").unlink(missing_ok=True)
+        (files / "old.db").symlink_to("other.db")
+        (files / "new.db").symlink_to("other.db")
+    cluster.primary.announce("the database file is gone; dropped")
+    cluster.start()
+    for node in cluster.replicas:
+        eventually(
+            lambda node=node: not (node.mount / "old.db").exists(), what="it is dropped there"
+        )
+    assert write(cluster.primary, "old.db")
+    cluster.agree("other.db")
+    succeed("rm", "new.db", directory=cluster.primary.mount)
+    make(cluster.primary, "new.db", rows=9)
+    cluster.agree("new.db")
+    cluster.agree("other.db")
+    assert os.path.islink(cluster.primary.mount / "old.db")
+    for node in cluster.replicas:
+        assert node.logged("a symbolic link was in the way", db="new.db", target="other.db")
+
+
 def test_links_when_they_lead_out_of_the_mount_then_they_are_refused(shared: Cluster) -> None:
     """So are hard links; nothing is left behind."""
     mount = shared.primary.mount

@@ -43,6 +43,8 @@ def test_search_when_histories_part_anywhere_then_it_finds_the_last_common(
     same = [txid for txid in both if mine[txid] == theirs[txid]]
     assert found.compared == bool(both)
     assert found.txid == (same[-1] if same else 0)
+    if found.txid:
+        assert found.parts == (max(mine) > found.txid)
 
 
 @pytest.mark.parametrize("parts_at", [1, 2, 500_000, 999_999, 1_000_000, 1_000_001])
@@ -50,7 +52,7 @@ def test_search_when_the_logs_are_long_then_few_questions_do(parts_at: int) -> N
     """A million transactions."""
     mine, theirs = history(0, 10**6, parts_at, 1), history(0, 10**6, parts_at, 2)
     found, questions = search(mine, theirs)
-    assert found == Common(parts_at - 1, True)
+    assert found == Common(parts_at - 1, compared=True, parts=parts_at <= 10**6)
     assert questions <= 5
 
 
@@ -64,3 +66,13 @@ def test_search_when_retention_takes_what_was_asked_then_it_comes_to_an_end() ->
             point.told(1, 100, answered)
         assert point.ask() == []
         assert point.found.compared == bool(answered)
+
+
+def test_search_when_records_come_meanwhile_then_the_histories_do_not_part_there() -> None:
+    """The primary's, behind its answer: the replica has taken them in when the search ends."""
+    mine = {1: 1, 2: 2}
+    point = CommonPoint(1, 2, mine.get)
+    mine[3] = 3
+    point.told(1, 2, {1: 1, 2: 2})
+    assert not point.ask()
+    assert point.found == Common(2, compared=True, parts=False)
