@@ -320,14 +320,14 @@ class ReplicaDatabase:
 
         Links stay on the node where they were made, as its primary. Raises OSError.
         """
-        folders = [*self.path.parents][: self.name.count("/")]
+        folders = [str(each) for each in self.path.parents][: self.name.count("/")]
         files = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")]
         for place in (*reversed(folders), *files):
             with contextlib.suppress(OSError):  # mostly: it is none
                 target = os.readlink(place)
                 os.unlink(place)
                 log.get().warning(
-                    "a symbolic link was in the way", db=self.name, link=str(place), target=target
+                    "a symbolic link was in the way", db=self.name, link=place, target=target
                 )
 
     def _refuse_beside_a_writer(self) -> None:

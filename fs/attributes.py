@@ -17,6 +17,15 @@ def only_when_it_was_written(fields: pyfuse3.SetattrFields) -> bool:
     return fields.update_mtime and not (others or fields.update_uid or fields.update_gid)
 
 
+def of_what_is_gone(inode: int) -> EntryAttributes:
+    """A file without a name that nobody has open: the kernel only says when it was written last."""
+    entry = EntryAttributes()
+    entry.st_ino = inode
+    entry.st_mode = stat.S_IFREG
+    entry.st_nlink = 0
+    return entry
+
+
 def set_attributes(target: int | str, attr: EntryAttributes, fields: pyfuse3.SetattrFields) -> None:
     """Mode, owner and times of a backing file, as far as they are to be set. Raises OSError."""
     follow = isinstance(target, int)  # a path may be that of a link

@@ -121,10 +121,7 @@ class DirectoryOperations(pyfuse3.Operations):
         if posixpath.commonpath([leads_to, self._mount_path]) != self._mount_path:
             raise FUSEError(errno.EPERM)
         os.symlink(text, self._tree.path(new))
-        give(self._tree.path(new), ctx)
-        link = self._tree.add_link(new)
-        link.lookups += 1
-        return self._attributes(link)
+        return self._add_special(new, ctx)
 
     @errnos
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
@@ -133,8 +130,26 @@ class DirectoryOperations(pyfuse3.Operations):
     async def link(self, *_: object) -> EntryAttributes:
         raise FUSEError(errno.EPERM)
 
-    async def mknod(self, *_: object) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
+    @errnos
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        """A file or a socket. Whoever opened a FIFO under a database's name would wait for ever."""
+        if stat.S_ISREG(mode):
+            info, attributes = await self.create(parent, name, mode, os.O_WRONLY, ctx)
+            await self.release(info.fh)
+            return attributes
+        if not stat.S_ISSOCK(mode):
+            raise FUSEError(errno.EPERM)
+        new = self._new(parent, name, ctx)
+        os.mknod(self._tree.path(new), stat.S_IFSOCK | stat.S_IMODE(mode) & ~ctx.umask)
+        return self._add_special(new, ctx)
+
+    def _add_special(self, name: str, ctx: RequestContext) -> EntryAttributes:
+        give(self._tree.path(name), ctx)
+        node = self._tree.add_special(name)
+        node.lookups += 1
+        return self._attributes(node)
 
     # --- names
 

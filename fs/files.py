@@ -216,8 +216,8 @@ class NamelessFile(File):
         """Nobody replicates it."""
 
 
-class Link(File):
-    """A symbolic link: the kernel follows it."""
+class Special(File):
+    """A symbolic link or a socket: all but its name and attributes is the kernel's business."""
 
     __slots__ = ()
 

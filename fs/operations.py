@@ -16,11 +16,16 @@ from collections.abc import Sequence
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from litemq.fs.attributes import attributes_of, only_when_it_was_written, set_attributes
+from litemq.fs.attributes import (
+    attributes_of,
+    of_what_is_gone,
+    only_when_it_was_written,
+    set_attributes,
+)
 from litemq.fs.capture import Gatekeeper
 from litemq.fs.directories import CACHE_S, DirectoryOperations
 from litemq.fs.errnos import answer, errnos
-from litemq.fs.files import File, Leaving, Link, Revoked, ShmFile
+from litemq.fs.files import File, Leaving, Revoked, ShmFile, Special
 from litemq.fs.folders import Folder
 from litemq.fs.kernel_cache import CACHED_WRITES_S
 from litemq.fs.listings import Listings
@@ -156,7 +161,8 @@ class Operations(DirectoryOperations):
         file = self._file(inode)
         if self.enable_writeback_cache and only_when_it_was_written(fields):
             # at every sync; the backing file has a time of its own, and the kernel keeps its own
-            return self._attributes(file)
+            gone = file.unlinked and file.fd < 0  # an error would be that of a sync of the mount
+            return of_what_is_gone(inode) if gone else self._attributes(file)
         if fields.update_size:
             self._check_is_given(file.name)
             await self._held_as_writes_are(file)
@@ -370,8 +376,8 @@ class Operations(DirectoryOperations):
         async def leave() -> None:
             if target is None:
                 await move()
-            else:  # a link is no new content of the name
-                replaced = not isinstance(file, Link)
+            else:  # a link or a socket is no new content of the name
+                replaced = not isinstance(file, Special)
                 await target.leave(move, Leaving(by_sqlite=False, replaced=replaced))
 
         await file.leave(leave, Leaving(by_sqlite=False))

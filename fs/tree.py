@@ -8,13 +8,14 @@ the kernel may know it, and an unlinked file that is still open keeps its descri
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from litemq.fs.backing_files import walk
 from litemq.fs.cached_files import CachedDatabaseFile, CachedJournalFile, CachedWalFile
 from litemq.fs.capture import DatabaseCapture, Gatekeeper
-from litemq.fs.files import File, Link, NamelessFile, ShmFile
+from litemq.fs.files import File, NamelessFile, ShmFile, Special
 from litemq.fs.folders import ROOT_INODE, Folder, Folders
 from litemq.fs.names import Kind, classify
 from litemq.fs.pages import MAGIC
@@ -33,6 +34,11 @@ _CACHED: dict[Kind, type[DatabaseFile | WalFile | JournalFile]] = {
     Kind.WAL: CachedWalFile,
     Kind.JOURNAL: CachedJournalFile,
 }
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    mode = entry.stat(follow_symlinks=False).st_mode
+    return stat.S_ISLNK(mode) or stat.S_ISSOCK(mode)
 
 
 class Tree:
@@ -84,8 +90,8 @@ class Tree:
         for name, entry in walk(self.backing):
             if entry.is_dir(follow_symlinks=False):
                 self.add_folder(name)
-            if entry.is_symlink():
-                self.add_link(name)
+            elif _is_special(entry):
+                self.add_special(name)
             if not entry.is_file(follow_symlinks=False):
                 continue
             file = self.add(name)
@@ -156,8 +162,9 @@ class Tree:
         """A node for a backing file under `name`."""
         return self._add(self._make(self._inode_of(name), name))
 
-    def add_link(self, name: str) -> File:
-        return self._add(Link(self._inode_of(name), name, self.path(name), self.gatekeeper))
+    def add_special(self, name: str) -> File:
+        """A node for a symbolic link or a socket."""
+        return self._add(Special(self._inode_of(name), name, self.path(name), self.gatekeeper))
 
     def _add(self, file: File) -> File:
         self.by_name[file.name] = file
@@ -172,8 +179,8 @@ class Tree:
 
         Inode, handles and descriptor go on.
         """
-        if isinstance(file, Link):
-            renamed: File = Link(file.inode, new, self.path(new), self.gatekeeper)
+        if isinstance(file, Special):
+            renamed: File = Special(file.inode, new, self.path(new), self.gatekeeper)
         else:
             renamed = self._make(file.inode, new)
         renamed.take_over(file)

@@ -6,6 +6,8 @@ One cluster for all: a primary, a replica with a mount and one with plain files.
 from __future__ import annotations
 
 import os
+import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,6 +250,29 @@ def test_links_when_they_stand_in_the_way_at_a_start_then_no_other_database_is_t
     assert os.path.islink(cluster.primary.mount / "old.db")
     for node in cluster.replicas:
         assert node.logged("a symbolic link was in the way", db="new.db", target="other.db")
+
+
+def test_sockets_when_a_service_makes_one_in_the_mount_then_programs_reach_it(
+    shared: Cluster,
+) -> None:
+    """It stays on its node; what is left of it is deleted as on a disk."""
+    mount = shared.primary.mount
+    succeed("mkdir", "sockets", directory=mount)
+    path = mount / "sockets/s"
+    with socket.socket(socket.AF_UNIX) as service, socket.socket(socket.AF_UNIX) as client:
+        service.bind(str(path))
+        service.listen()
+        assert path.is_socket()
+        client.connect(str(path))
+    succeed("mv", "s", "t", directory=mount / "sockets")
+    assert [each.name for each in (mount / "sockets").iterdir()] == ["t"]
+    assert not (shared.replicas[0].mount / "sockets").exists()
+    os.mknod(mount / "sockets/file", 0o640)
+    assert (mount / "sockets/file").stat().st_mode == stat.S_IFREG | 0o640
+    (mount / "sockets/file").write_text("content")
+    reason = fail("mkfifo", "fifo", directory=mount / "sockets")
+    assert "Operation not permitted" in reason
+    succeed("rm", "-r", "sockets", directory=mount)
 
 
 def test_links_when_they_lead_out_of_the_mount_then_they_are_refused(shared: Cluster) -> None:

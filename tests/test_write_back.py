@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from nodes import Cluster, Node
 from sql_process import SqlError, SqlProcess
+from tools import succeed
 from waiting import eventually
 
 pytestmark = pytest.mark.fuse
@@ -280,3 +281,16 @@ def test_log_writer_when_killed_then_it_goes_on_in_the_middle_of_a_wal(
                 fill(app, 30)
                 cluster.agree("a.db")
                 assert not primary.logged("had changed without its log")
+
+
+def test_sync_of_the_mount_when_sqlite_has_deleted_files_then_it_succeeds(
+    cluster: Cluster,
+) -> None:
+    """The kernel tells when a file was written last, also of one that is gone by then."""
+    mount = cluster.primary.mount
+    for mode in ("DELETE", "WAL"):
+        with cluster.primary.connect("a.db") as app:
+            app.script(f"PRAGMA journal_mode={mode}", f"CREATE TABLE {mode}_t(x)")
+        succeed("sync", "--file-system", ".", directory=mount)
+    (mount / "a.db").unlink()
+    succeed("sync", "--file-system", ".", directory=mount)
