@@ -249,9 +249,17 @@ class Node:
     def image(self, database: str) -> dict[str, Any]:
         """The committed pages, as a process of its own reads them through SQLite."""
         path = quote(str(self.mount / database))
-        with SqlProcess(f"file:{path}?mode=ro", uri=True) as reader:
-            image: dict[str, Any] = reader.ask("image")
-            return image
+        hands = self.hands
+        try:
+            hands.open(f"file:{path}?mode=ro", uri=True)
+            image: dict[str, Any] = hands.ask("image")
+        except AssertionError:  # it may hang in the mount, or answer too late
+            self._let_go()
+            raise
+        finally:
+            if hands is self._hands:
+                hands.disconnect()
+        return image
 
     # --- processes that use it
 
