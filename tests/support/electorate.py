@@ -92,6 +92,7 @@ class Electorate(Cluster):
         self.down: set[str] = set()
         self._nodes: list[Node] = []
         self._programs: list[subprocess.Popen[bytes]] = []
+        self._befores = itertools.count(0, 1_000_000)
         Cluster.alive.append(self)
         for number in range(size):
             self.add(hosts[number] if hosts else None)
@@ -200,7 +201,8 @@ class Electorate(Cluster):
     def write(self, *nodes: Node) -> None:
         """A writer for each of these nodes, or all."""
         for node in nodes or self._nodes:
-            self._run("writer", node, self._acks(node), node.name, self.synchronous)
+            before = next(self._befores)
+            self._run("writer", node, self._acks(node), node.name, self.synchronous, str(before))
 
     def read(self, *nodes: Node) -> None:
         """A reader for each of these nodes, or all."""
@@ -255,11 +257,6 @@ class Electorate(Cluster):
             what=f"{count} rows are acknowledged",
         )
         return self.acks(*nodes)[before].told_s
-
-    def gap_s(self, since_s: float) -> float:
-        """The longest time without an acknowledgement from then on."""
-        times = [since_s, *(ack.told_s for ack in self.acks() if ack.told_s >= since_s)]
-        return max(after - before for before, after in itertools.pairwise(times))
 
     # --- what must be true in the end
 

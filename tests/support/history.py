@@ -1,11 +1,12 @@
 """A history of writes, as programs that know of LiteMQ only which epoch a node says to serve in.
 
-    history.py writer PATH DATA-DIR ACKS NAME SYNCHRONOUS   writes rows while the node lets it
-    history.py reader PATH DATA-DIR FINDINGS                reads until it is killed
+    history.py writer PATH DATA-DIR ACKS NAME SYNCHRONOUS BEFORE   writes rows while it may
+    history.py reader PATH DATA-DIR FINDINGS                       reads until it is killed
 
-A writer adds to ACKS what SQLite acknowledged: its number, the epoch, when it asked for the commit
-and when it was told (monotonic ns). A reader adds to FINDINGS what must not be: half of a
-transaction, a hole, a row gone or changed although the node had seen no later epoch than the row's.
+A writer numbers its rows from BEFORE on: those of another one on its node have other marks. It adds
+to ACKS what SQLite acknowledged: its number, the epoch, when it asked for the commit and when it
+was told (monotonic ns). A reader adds to FINDINGS what must not be: half of a transaction, a hole,
+a row gone or changed although the node had seen no later epoch than the row's.
 Both go on after any error of SQLite's.
 
 Always true of the database: row `id` is the id-th transaction, in both tables, and `tally` is their
@@ -51,8 +52,7 @@ def number_in(path: Path) -> int:
         return 0
 
 
-def write(path: str, data_dir: Path, acks: Path, name: str, synchronous: str) -> None:
-    number = 0
+def write(path: str, data_dir: Path, acks: Path, name: str, synchronous: str, number: int) -> None:
     with acks.open("a", buffering=1) as out:
         while True:
             try:
@@ -149,8 +149,8 @@ def read(path: str, data_dir: Path, findings: Path) -> None:
 def main() -> None:
     role, path, data_dir, file, *rest = sys.argv[1:]
     if role == "writer":
-        name, synchronous = rest
-        write(path, Path(data_dir), Path(file), name, synchronous)
+        name, synchronous, before = rest
+        write(path, Path(data_dir), Path(file), name, synchronous, int(before))
     else:
         read(path, Path(data_dir), Path(file))
 
