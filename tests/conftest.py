@@ -71,6 +71,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("write_back", modes, ids=ids, indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test with the marks `caches` and `diagonal`, every other combination is torture.
+
+    Its first combination of other parameters stays without write-back, the second with it, and so
+    on: all are run, and in both ways together. The option `--write-back` has all run with it.
+    """
+    if config.getoption("write_back"):
+        return
+    seen: dict[str, list[dict[str, Any]]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("diagonal"):
+            rest = dict(item.callspec.params)
+            cached = rest.pop("write_back", False)
+            known = seen.setdefault(item.nodeid.partition("[")[0], [])
+            if rest not in known:
+                known.append(rest)
+            if known.index(rest) % 2 != cached:
+                item.add_marker("torture")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def write_back(request: pytest.FixtureRequest) -> Iterator[bool]:
     """Whether the kernel caches what is written on primaries that are fixed."""

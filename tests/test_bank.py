@@ -174,7 +174,8 @@ def run_bank(new_cluster: Callable[..., Cluster], mode: str, sync: str, seconds:
 
 @pytest.mark.fuse
 @pytest.mark.caches
-@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+@pytest.mark.diagonal
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 def test_bank_when_actors_are_killed_then_nothing_is_lost_and_no_reader_sees_half(
     new_cluster: Callable[..., Cluster], mode: str
 ) -> None:
@@ -199,7 +200,8 @@ def test_bank_when_actors_are_killed_for_long_then_nothing_is_lost(
 
 @pytest.mark.fuse
 @pytest.mark.caches
-@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+@pytest.mark.diagonal
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 def test_bank_when_the_whole_primary_is_killed_then_it_comes_back_with_everything(
     new_cluster: Callable[..., Cluster], mode: str
 ) -> None:

@@ -123,6 +123,7 @@ def check(cluster: Cluster, native: Path, case: Case, seed: int) -> None:
 
 
 @pytest.mark.fuse
+@pytest.mark.diagonal
 @pytest.mark.parametrize("case", PAIRWISE, ids=str)
 def test_workload_when_run_in_the_mount_then_all_is_as_on_a_native_file(
     shared: Cluster, tmp_path: Path, case: Case

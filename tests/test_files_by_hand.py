@@ -245,6 +245,7 @@ def check(cluster: Cluster, tmp_path: Path, mode: str, seed: int) -> None:
         shutil.rmtree(walk.native.directory)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("mode", MODES)
 def test_files_when_moved_by_hand_then_mount_and_replicas_end_as_a_disk(

@@ -83,7 +83,8 @@ def refused_at_the_sync(mode: str = "wal") -> int:
     return int(Node.write_back and mode == "wal")
 
 
-@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.diagonal
+@pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_writer_when_the_disk_is_full_then_it_is_told_and_goes_on_when_there_is_room(
     disk: SmallDisk, new_cluster: Callable[..., Cluster], mode: str
 ) -> None:
@@ -109,7 +110,8 @@ def test_writer_when_the_disk_is_full_then_it_is_told_and_goes_on_when_there_is_
     assert pids(primary) == before
 
 
-@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.diagonal
+@pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_actors_when_killed_while_the_disk_is_full_then_they_come_back_to_it(
     disk: SmallDisk, new_cluster: Callable[..., Cluster], mode: str
 ) -> None:
@@ -188,6 +190,7 @@ def test_retention_when_the_log_has_filled_the_disk_then_it_makes_room(
     assert pids(primary) == before
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("fuse", [True, False], ids=["mount", "plain"])
 def test_replica_when_its_disk_is_full_then_the_primary_goes_on_and_it_heals(
     disk: SmallDisk, new_cluster: Callable[..., Cluster], fuse: bool

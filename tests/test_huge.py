@@ -57,6 +57,7 @@ def agree(cluster: Cluster) -> None:
     cluster.agree("a.db", timeout_s=60)
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_transaction_when_it_is_huge_then_every_replica_gets_it_and_memory_is_bounded(
     new_cluster: Callable[..., Cluster], mode: str

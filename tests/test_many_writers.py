@@ -139,7 +139,8 @@ def run(new_cluster: Callable[..., Cluster], mode: str, synchronous: str, second
                 assert not missing, f"lost on {node.name}: {sorted(missing)[:10]} of writer {who}"
 
 
-@pytest.mark.parametrize(("mode", "synchronous"), [("wal", "OFF"), ("delete", "FULL")])
+@pytest.mark.diagonal
+@pytest.mark.parametrize(("mode", "synchronous"), [("delete", "FULL"), ("wal", "OFF")])
 def test_writers_when_killed_between_checkpoints_then_what_was_acknowledged_arrives(
     new_cluster: Callable[..., Cluster], mode: str, synchronous: str
 ) -> None:

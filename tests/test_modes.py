@@ -28,6 +28,7 @@ def state(node: Node, name: str) -> tuple[str, str]:
     return (found[0].state, found[0].reason) if found else ("", "")
 
 
+@pytest.mark.diagonal
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_database_when_its_mode_binds_the_node_then_the_others_go_on_and_chmod_heals_it(
     new_cluster: Callable[..., Cluster], mode: str
