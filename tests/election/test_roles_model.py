@@ -120,8 +120,12 @@ def test_nodes_when_they_wander_for_long_then_nothing_is_broken(first: int) -> N
 # The checker can fail
 
 
-#: one is found only by chance: a seed that finds it, so that the test is short
-LUCKY_SEEDS = {"takes any fence for the one it waits for": range(175, 176)}
+#: one is found only by chance: a seed that finds it, so that the test is short; two by no walk
+LUCKY_SEEDS = {
+    "takes any fence for the one it waits for": range(175, 176),
+    "ignores that an earlier holder may believe in its lease": range(0),
+    "serves in an old epoch": range(0),
+}
 
 
 def caught(name: str) -> str | None:

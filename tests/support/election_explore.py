@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from election_world import (
@@ -39,6 +41,28 @@ def explore(
     moves_of: Callable[[World], list[Move]] = World.moves,
 ) -> Found:
     """Breadth first, each state once; ends at the first thing broken, with the moves to it."""
+    with _no_collection():
+        return _explore(start, depth, limit, moves_of)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Whoever keeps a hundred thousand worlds, none in a cycle, has them looked through no more.
+
+    That took three fifths of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _explore(
+    start: World, depth: int, limit: int, moves_of: Callable[[World], list[Move]]
+) -> Found:
     seen: set[Hashable] = {start.key()}
     parents: list[tuple[int, Move | None]] = [(-1, None)]
     layer = [(start, 0)]
