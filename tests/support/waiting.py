@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 _FIRST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.05
+#: deadlines are stretched so many times at most
+_MOST_PATIENCE = 4.0
 
 
 def eventually(
@@ -15,9 +18,10 @@ def eventually(
 ) -> Any:
     """Call `check` until it gives something true (or `until`, if named); what it gave.
 
-    An AssertionError of the check counts as "not yet"; the last one is shown when time is up.
+    An AssertionError of the check counts as "not yet"; the last one is shown when time is up. Where
+    more processes want to run than there are processors, that is so much later.
     """
-    deadline_s = time.monotonic() + timeout_s
+    began_s = time.monotonic()
     pause_s = _FIRST_PAUSE_S
     while True:
         reason: BaseException | None = None
@@ -28,10 +32,17 @@ def eventually(
                 return found
         except AssertionError as error:
             reason = error
-        if time.monotonic() > deadline_s:
+        waited_s = time.monotonic() - began_s
+        if waited_s > timeout_s and waited_s > timeout_s * _patience():
             told = f": {what}" if what else ""
             raise AssertionError(
-                f"not within {timeout_s:g} s{told}; last: {reason or repr(found)[:2000]}"
+                f"not within {waited_s:.1f} s{told}; last: {reason or repr(found)[:2000]}"
             ) from reason
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+
+
+def _patience() -> float:
+    """How much slower than alone this machine is: processes that want to run, per processor."""
+    busy = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return min(max(busy, 1.0), _MOST_PATIENCE)
