@@ -151,7 +151,8 @@ class QuietMoments:
                 self._not_now(tracked, fd)
 
         try:
-            busy = committing(fd)
+            # in WAL mode a transaction is in the WAL, whatever lock its program has
+            busy = (tracked.wal is None or tracked.wal.unshared) and committing(fd)
         except OSError as error:
             self._close(fd)
             tracked.opening = False

@@ -4,7 +4,9 @@ A lock of ours would fail a program that has no busy timeout, or have it leave i
 SQLite's locks are only asked for before and behind the reading, and inotify tells of every write to
 the backing files between. Owns that watch. Always true: if `undisturbed` says so, no transaction
 was under way at any moment since `begin`, because a writer that had none at both ends has written
-in between. Only where writes come to the backing files at once.
+in between. Where the kernel caches writes and programs share the index of a WAL, commits may go on:
+nobody has written the database file, the WAL has not started over, and its tail has taken all that
+was published at `begin`. So the file, with what was taken over it, is one committed state.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from inotify_simple import INotify, flags
 
 from litemq.errors import FormatError
 from litemq.fs.locks import committing
+from litemq.fs.wal import WAL_HEADER_BYTES
 from litemq.fs.wal_tail import WalTail
 
-_WRITES = flags.MODIFY | flags.MOVE_SELF | flags.DELETE_SELF | flags.ATTRIB
+_LOSES_NAME = flags.MOVE_SELF | flags.DELETE_SELF | flags.ATTRIB
+_WRITES = flags.MODIFY | _LOSES_NAME
 
 
 class Undisturbed:
@@ -35,6 +39,8 @@ class Undisturbed:
         self._tail = tail
         self._journal_active = journal_active
         self._watch = INotify(nonblocking=True)
+        #: writes are cached, and an index tells what of the WAL counts
+        self._indexed = False
         self._published: tuple[bytes, int] | None = None
 
     @classmethod
@@ -52,9 +58,11 @@ class Undisturbed:
         except OSError:  # inotify is used up
             return None
         try:
-            watch._add(path)
+            watch._indexed = cached and tail is not None and not tail.unshared
+            watch._add(path, _WRITES)
             if tail is not None:
-                watch._add(f"{path}-wal")
+                # what comes to a cached one says nothing: it is read in the mount
+                watch._add(f"{path}-wal", _LOSES_NAME if watch._indexed else _WRITES)
             watch._published = watch._how_far()
             if watch._idle():
                 return watch
@@ -65,27 +73,41 @@ class Undisturbed:
 
     def undisturbed(self) -> bool:
         """Whether nobody has written from the beginning until now. Raises OSError."""
-        return (
-            self._idle() and self._how_far() == self._published and not self._watch.read(timeout=0)
-        )
+        return self._idle() and self._wal_is_the_same() and not self._watch.read(timeout=0)
 
     def end(self) -> None:
         self._watch.close()
 
-    def _add(self, path: str) -> None:
-        self._watch.add_watch(path, _WRITES)
+    def _add(self, path: str, events: int) -> None:
+        self._watch.add_watch(path, events)
 
     def _idle(self) -> bool:
-        if committing(self._fd) or self._journal_active():
+        if self._journal_active():
+            return False
+        if self._indexed:
+            return self._published is not None  # else it is being opened
+        if committing(self._fd):
             return False
         if self._tail is None:
             return not os.path.exists(f"{self._path}-wal")
-        if self._cached and not self._tail.unshared and self._published is None:
-            return False  # it is being opened: its index is not there yet
         return not self._tail.being_written
+
+    def _wal_is_the_same(self) -> bool:
+        """As far as it is laid over the file: it may go on."""
+        before, now = self._published, self._how_far()
+        if not self._indexed:
+            return now == before
+        assert self._tail is not None
+        # an index can't be read in the moment of a commit: less, or more, may have been taken
+        return (
+            before is not None
+            and now is not None
+            and before[0] == now[0]
+            and (before[1] <= WAL_HEADER_BYTES or self._tail.has_taken_from(before, now[1]))
+        )
 
     def _how_far(self) -> tuple[bytes, int] | None:
         """How far a cached WAL goes, by the index if somebody shares it."""
         if self._tail is None or not self._cached:
             return None
-        return self._tail.published(chain=self._tail.unshared)
+        return self._tail.published(chain=not self._indexed)

@@ -283,6 +283,14 @@ class WalTail:
         salts, end = published
         return self._header.salts != salts or self.captured_end >= end
 
+    def has_taken_from(self, published: tuple[bytes, int], end: int) -> bool:
+        """Whether it is in the generation that was `published` then, and has taken all of that, and
+        nothing behind `end` (bytes).
+        """
+        salts, begin = published
+        header = self._header
+        return header is not None and header.salts == salts and begin <= self.captured_end <= end
+
     def skip(self) -> None:
         """Count everything that is committed as taken.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
+from sql_process import SqlProcess
 
 from litemq.actors.layout import Layout
 from litemq.actors.quiet_moments import QuietMoments, journal_active
@@ -71,3 +74,25 @@ def test_moment_when_all_pages_are_wanted_then_the_mount_is_asked_of_an_empty_fi
     if there is not None:
         (Layout(tmp_path).files / "a.db").write_bytes(there)
     assert moments._needs_no_report(quiet) is not asks
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[int]:
+    """A database that a program has locked for itself."""
+    with SqlProcess(tmp_path / "locked.db") as app:
+        app.script("CREATE TABLE t(x)", "BEGIN EXCLUSIVE")
+        with open(tmp_path / "locked.db", "rb") as file:
+            yield file.fileno()
+
+
+@pytest.mark.parametrize(("mode", "goes_on"), [("rollback", False), ("wal", True)])
+def test_database_when_somebody_has_it_locked_then_it_is_looked_at_in_wal_mode_only(
+    moments: QuietMoments, locked: int, mode: str, goes_on: bool
+) -> None:
+    """Its last program makes a checkpoint under that lock, and may be waiting at a gate."""
+    tracked = quiet_of("a.db").tracked
+    tracked.looks = 0
+    tracked.wal = MagicMock(unshared=False) if mode == "wal" else None
+    moments._write_out_and_look(tracked, os.dup(locked))
+    assert moments._helper.call.called is goes_on
+    assert tracked.looks == (not goes_on)
