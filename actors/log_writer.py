@@ -91,6 +91,7 @@ class LogWriter:
             on_rewound=lambda tracked: self._files.request(tracked, numbers=None),
             on_doubt=lambda tracked: self._files.request(tracked, numbers=[]),
             on_left_behind=lambda tracked, numbers: self._check.prove(tracked, numbers),
+            look=lambda tracked: self._files.look(tracked),
             beat=self._beat,
             broken=self._failed,
             cached=self._cached,

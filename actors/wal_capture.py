@@ -28,7 +28,7 @@ from litemq.fs.wal_tail import ResumePoint, WalCommit, WalTail
 
 #: how long commits are gathered into one group after one has been taken
 GATHER_S = 0.001
-#: a gate waits so often and so long for the index to be opened
+#: a gate waits so often and so long for the index to be opened, or for a comparison
 INDEX_RETRIES = 20
 INDEX_RETRY_S = 0.005
 #: who is in a write transaction when its WAL is to be sealed has this long to end it
@@ -49,6 +49,7 @@ class WalCapture:
         on_rewound: Callable[[Tracked], None],
         on_doubt: Callable[[Tracked], None],
         on_left_behind: Callable[[Tracked, list[int] | None], None],
+        look: Callable[[Tracked], object],
         beat: Callable[[], None],
         broken: Callable[[str, BaseException], object],
         cached: CachedWrites | None = None,
@@ -59,7 +60,8 @@ class WalCapture:
 
         `cached`: who opens `-wal` files in the mount, where writes are cached. `on_doubt` is then
         called when frames may have been missed; a comparison is to follow. `on_left_behind` is told
-        pages that a WAL had, and that the database must have now that the WAL has not.
+        pages that a WAL had, and that the database must have now that the WAL has not. `look` has a
+        database compared at once that is to be compared, if nobody writes it.
 
         `backlog_bytes`: of a WAL that is further behind, all is taken as one transaction.
         """
@@ -71,6 +73,7 @@ class WalCapture:
         self._on_rewound = on_rewound
         self._on_doubt = on_doubt
         self._on_left_behind = on_left_behind
+        self._look_now = look
         self._backlog_bytes = backlog_bytes
         self._cached = cached
         self._beat = beat
@@ -344,6 +347,13 @@ class WalCapture:
         if tail is not None:
             # Whoever checkpoints has committed: also frames that only its own index vouches for.
             self.take(tracked, tail, chain=not tail.has_index or tail.unshared, blank_up_to=wal_end)
+            if patience and self._waits_for_comparison(tracked, tail):
+                # a program that is alone leaves it alone at its gate, and perhaps nowhere else
+                self._look_now(tracked)
+                self._reactor.later(
+                    INDEX_RETRY_S, lambda: self.gate(tracked, wal_end, verdict, patience - 1)
+                )
+                return
             if self._cached is None and tail.restarting:
                 self.take(tracked, tail, chain=True, blank_up_to=wal_end)
             if tail.failed and tracked.failing.reason:
@@ -355,6 +365,13 @@ class WalCapture:
         elif self._cached is not None and (tail is None or not tail.doubt):
             self._on_doubt(tracked)  # it could not be opened in time
         self._group.after(tracked, lambda errno: verdict(errno, captured_end, proven))
+
+    def _waits_for_comparison(self, tracked: Tracked, tail: WalTail) -> bool:
+        """Whether it is to be compared, and that may well be done while a gate is closed."""
+        wanted = tracked.comparing
+        if self._cached is None or wanted is None or wanted.pause_s or tracked.failing.reason:
+            return False
+        return tail.has_index and not tail.unshared
 
     def _can_be_read(self, tail: WalTail) -> bool:
         opened = self._cached is None or tail.is_open

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ import pytest
 from litemq.actors import wal_capture
 from litemq.actors.failing import Failing
 from litemq.actors.layout import Layout
+from litemq.actors.tracked import Comparison
 from litemq.actors.wal_capture import WalCapture
 from litemq.fs import wal_tail
 from litemq.fs.wal_tail import WalTail
@@ -64,8 +65,8 @@ def test_look_when_a_program_commits_faster_than_it_is_read_then_it_ends(
     nobody: Any = None
     wals = WalCapture(
         group, reactor, nobody, Layout(tmp_path),
-        mount_path=str, on_rewound=print, on_doubt=print, on_left_behind=print, beat=lambda: None,
-        broken=print,
+        mount_path=str, on_rewound=print, on_doubt=print, on_left_behind=print, look=print,
+        beat=lambda: None, broken=print,
     )  # fmt: skip
     with closing(WalTail(str(tmp_path / "a.db-wal"), None)) as tail:
         assert tail.open()
@@ -75,3 +76,86 @@ def test_look_when_a_program_commits_faster_than_it_is_read_then_it_ends(
         assert wals.take(tracked, tail, chain=chain)
         assert tail.has_taken(published)
         assert not tail.has_taken(tail.published(chain=chain))
+
+
+class Gated:
+    """A cached WAL that is followed, and a checkpoint that waits for it."""
+
+    def __init__(self, directory: Path, tail: WalTail, wanted: Comparison | None) -> None:
+        self.later: list[Callable[[], object]] = []
+        self.looks = 0
+        self.verdicts: list[tuple[int, int, bool]] = []
+        self.tracked: Any = SimpleNamespace(
+            name="a.db", comparing=wanted, failing=Failing(), wal=tail, look_again=0
+        )
+        reactor: Any = SimpleNamespace(
+            on_readable=lambda *_: None, later=lambda _, call: self.later.append(call)
+        )
+        group: Any = SimpleNamespace(
+            prepare=lambda *_, **__: True,
+            flush_if_large=lambda _: None,
+            after=lambda _, call: call(0),
+        )
+        nobody: Any = object()
+        self.wals = WalCapture(
+            group, reactor, nobody, Layout(directory),
+            mount_path=str, on_rewound=print, on_doubt=print, on_left_behind=print,
+            look=self._look, beat=lambda: None, broken=print, cached=nobody,
+        )  # fmt: skip
+
+    def _look(self, _tracked: Any) -> None:
+        self.looks += 1
+
+    def close_gate(self) -> None:
+        self.wals.gate(self.tracked, 0, lambda *verdict: self.verdicts.append(verdict))
+
+    def next_turn(self) -> None:
+        calls, self.later = self.later, []
+        for call in calls:
+            call()
+
+
+@pytest.fixture
+def tail(
+    database: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WalTail]:
+    monkeypatch.setattr(wal_capture, "WriteWatch", lambda *_: None)
+    database.execute("INSERT INTO t VALUES(1)")
+    with closing(WalTail(str(tmp_path / "a.db-wal"), None, cached=True)) as tail:
+        assert tail.open()
+        tail.use_index(os.open(tmp_path / "a.db-shm", os.O_RDWR))
+        yield tail
+
+
+def test_gate_when_its_database_is_to_be_compared_then_that_is_done_behind_it(
+    tmp_path: Path, tail: WalTail
+) -> None:
+    """A program that is never idle is left alone by its own checkpoint: no lock has to be taken."""
+    gated = Gated(tmp_path, tail, Comparison(1, [2]))
+    gated.close_gate()
+    assert (gated.looks, gated.verdicts) == (1, [])
+    gated.tracked.comparing = None
+    gated.next_turn()
+    assert gated.verdicts == [(0, tail.captured_end, True)]
+
+
+def test_gate_when_the_comparison_does_not_end_then_it_opens_all_the_same(
+    tmp_path: Path, tail: WalTail
+) -> None:
+    gated = Gated(tmp_path, tail, Comparison(1, [2]))
+    gated.close_gate()
+    for _ in range(wal_capture.INDEX_RETRIES):
+        assert not gated.verdicts
+        gated.next_turn()
+    assert len(gated.verdicts) == 1
+    assert not gated.later
+
+
+@pytest.mark.parametrize("wanted", [None, Comparison(1, None, pause_s=1.0)])
+def test_gate_when_there_is_nothing_to_wait_for_then_it_opens_at_once(
+    tmp_path: Path, tail: WalTail, wanted: Comparison | None
+) -> None:
+    """A file that is half there is compared when it is whole."""
+    gated = Gated(tmp_path, tail, wanted)
+    gated.close_gate()
+    assert (gated.looks, len(gated.verdicts)) == (0, 1)
