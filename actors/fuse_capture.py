@@ -418,8 +418,8 @@ class FuseCapture:
     def checkpointing(self, database: str) -> bool:
         return self._unseen or self._acts.checkpoints(*self._database_and_index(database))
 
-    def rollback_writer(self, database: str) -> bool:
-        return self._acts.writes_in_rollback_mode(self._tree.by_name.get(database))
+    def rollback_writer(self, database: str, thread: int | None = None) -> bool:
+        return self._acts.writes_in_rollback_mode(self._tree.by_name.get(database), thread)
 
     def wal_locked(self, database: str) -> bool:
         return self._unseen or self._acts.cuts_wal(*self._database_and_index(database))

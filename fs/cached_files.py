@@ -64,7 +64,7 @@ class CachedDatabaseFile(DatabaseFile):
             in_wal_mode and self.gatekeeper.checkpointing(capture.name)
         )
 
-    async def fsync(self) -> None:
+    async def fsync(self, opener: int | None = None) -> None:
         self._refuse_if_fenced()
         os.fdatasync(self.fd)
         capture = self.capture
@@ -77,7 +77,7 @@ class CachedDatabaseFile(DatabaseFile):
         elif capture.journal_active:
             capture.synced = True
         else:
-            # not taken for the end of a transaction: the log writer syncs in the middle of one, too
+            await self._end_without_journal(opener)
             self.report_unexplained()
 
     async def _checkpoint_ended(self) -> None:

@@ -320,9 +320,9 @@ class Gatekeeper(Protocol):
     def checkpointing(self, database: str) -> bool:
         """Whether somebody holds the lock under which SQLite writes a database in WAL mode."""
 
-    def rollback_writer(self, database: str) -> bool:
+    def rollback_writer(self, database: str, thread: int | None = None) -> bool:
         """Whether somebody is seen to hold the lock under which SQLite writes a database in a
-        rollback mode.
+        rollback mode; `thread`: and not another process than the one of this thread.
         """
 
     def wal_locked(self, database: str) -> bool:

@@ -280,7 +280,10 @@ class Operations(DirectoryOperations):
         if handle is not None:
             if self.enable_writeback_cache and isinstance(handle[0], JournalFile):
                 await self._held()
-            await handle[0].fsync()
+            if isinstance(handle[0], DatabaseFile):
+                await handle[0].fsync(self._openers[fh])
+            else:
+                await handle[0].fsync()
 
     # --- the directory
 

@@ -54,12 +54,19 @@ class SqliteActs:
         """Whether somebody has SQLite's lock for writing a database in WAL mode."""
         return self._any_writes((index, CHECKPOINT), (database, EXCLUSIVE))
 
-    def writes_in_rollback_mode(self, database: File | None) -> bool:
-        """Whether somebody is seen to have SQLite's lock for writing a database in such a mode."""
-        if database is None:
+    def writes_in_rollback_mode(self, database: File | None, thread: int | None = None) -> bool:
+        """Whether somebody is seen to have SQLite's lock for writing a database in such a mode.
+
+        `thread`: and not another process than this thread's; one that has ended may be anybody's.
+        """
+        if database is None or thread == 0:  # 0: of another PID namespace, and no lock is seen
             return False
         locks = held_locks({database.inode}) or ()
-        return any(self._is_on(lock, database) and lock.covers(*EXCLUSIVE) for lock in locks)
+        writers = [
+            lock.pid for lock in locks if self._is_on(lock, database) and lock.covers(*EXCLUSIVE)
+        ]
+        process = process_of(thread) if writers and thread is not None else 0
+        return process in writers if process else bool(writers)
 
     def cuts_wal(self, database: File | None, index: File | None) -> bool:
         """Whether somebody has SQLite's lock for making a WAL shorter."""

@@ -131,22 +131,26 @@ class DatabaseFile(File):
         if not self.capture.settle_timer:
             self.gatekeeper.settle_later(self.capture)
 
-    async def fsync(self) -> None:
+    async def fsync(self, opener: int | None = None) -> None:
+        """`opener`: the thread that has opened the file which is synced."""
         os.fdatasync(self.fd)
         capture = self.capture
         if capture.wal_end and self.gatekeeper.capturing:
             if capture.wal_end > capture.captured_end:
                 await self.gatekeeper.wal_gate(capture)
             capture.checkpoint_open = False
-        await self._end_without_journal()
+        await self._end_without_journal(opener)
         self.report_unexplained()
 
-    async def _end_without_journal(self) -> None:
-        """With its journal in memory, or none, SQLite commits by a sync under its lock."""
+    async def _end_without_journal(self, opener: int | None) -> None:
+        """With its journal in memory, or none, SQLite commits by a sync under its lock.
+
+        Any other program may sync in the middle of that transaction.
+        """
         capture, gatekeeper = self.capture, self.gatekeeper
         if not capture.changed or self.explained or not gatekeeper.capturing:
             return
-        if gatekeeper.rollback_writer(capture.name):
+        if gatekeeper.rollback_writer(capture.name, opener):
             await _hand_over_the_rest(self.path, capture, gatekeeper, wait=False)
             self._refuse_if_fenced()
 

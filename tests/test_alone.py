@@ -62,7 +62,6 @@ def test_transactions_when_their_program_is_alone_then_none_finds_a_lock(
     alone.check()
 
 
-@pytest.mark.caches(False)
 @pytest.mark.parametrize("mode", ["memory", "off"])
 def test_transactions_when_no_file_has_their_journal_then_each_is_logged(
     shared: Cluster, mode: str
@@ -74,6 +73,32 @@ def test_transactions_when_no_file_has_their_journal_then_each_is_logged(
         before = shared.agree(name)
         app.ask("repeat", "INSERT INTO t VALUES(1)", ROUNDS)
         assert shared.agree(name).txid - before.txid == ROUNDS
+
+
+@pytest.mark.parametrize("mode", ["memory", "off"])
+def test_transaction_when_another_program_syncs_in_it_then_no_half_is_logged(
+    shared: Cluster, mode: str
+) -> None:
+    """Its pages are in the file before it ends, for they are more than the cache may hold."""
+    name, later = f"half-{mode}.db", f"later-{mode}.db"
+    with shared.primary.connect(name) as app, shared.primary.connect(later) as other:
+        other.script("CREATE TABLE t(x)")
+        app.script(f"PRAGMA journal_mode={mode}", "PRAGMA cache_size=2", "CREATE TABLE t(x)")
+        app.sql(
+            "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) "
+            "INSERT INTO t SELECT zeroblob(3000) FROM n"
+        )
+        before = shared.agree(name)
+        for number in range(1, 6):
+            app.script("BEGIN", "UPDATE t SET x = randomblob(3000)")
+            succeed("sync", name, directory=shared.primary.mount)
+            other.script("INSERT INTO t VALUES(1)")
+            shared.agree(later)  # and so what was handed over before it is in the log
+            position = shared.primary.position(name)
+            assert position is not None
+            assert position.txid == before.txid + number - 1
+            app.sql("COMMIT")
+            assert shared.agree(name).txid == before.txid + number
 
 
 def test_wal_mode_when_entered_and_left_beside_an_idle_connection_then_no_lock_is_found(

@@ -27,7 +27,7 @@ def gatekeeper() -> MagicMock:
     return gatekeeper
 
 
-@pytest.fixture(params=[DatabaseFile])
+@pytest.fixture(params=[DatabaseFile, CachedDatabaseFile])
 def file(request: pytest.FixtureRequest, tmp_path: Path, gatekeeper: MagicMock) -> DatabaseFile:
     """Whose second page has been written."""
     path = tmp_path / "a.db"
@@ -50,17 +50,17 @@ def test_sync_when_sqlite_writes_then_the_pages_are_handed_over(
     gatekeeper.unexplained.assert_not_called()
 
 
-@pytest.mark.parametrize("file", [CachedDatabaseFile], indirect=True)
-def test_sync_when_writes_are_cached_then_all_is_compared_later(
+def test_sync_when_another_program_asks_for_it_then_all_is_compared_later(
     file: DatabaseFile, gatekeeper: MagicMock
 ) -> None:
-    """The log writer has the kernel write in the middle of a transaction."""
-    asyncio.run(file.fsync())
+    """As a backup does, in the middle of a transaction."""
+    writer, other = 4711, 4712
+    gatekeeper.rollback_writer.side_effect = lambda _, thread=writer: thread == writer
+    asyncio.run(file.fsync(other))
     gatekeeper.hand_over.assert_not_awaited()
     gatekeeper.unexplained.assert_called_once()
 
 
-@pytest.mark.parametrize("file", [DatabaseFile, CachedDatabaseFile], indirect=True)
 def test_file_when_sqlite_cuts_it_in_a_transaction_then_nothing_is_handed_over(
     file: DatabaseFile, gatekeeper: MagicMock
 ) -> None:

@@ -31,7 +31,11 @@ class Mount:
         self.locks: list[KernelLock] | None = []
         monkeypatch.setattr(sqlite_acts, "held_locks", lambda *_: self.locks)
         monkeypatch.setattr(sqlite_acts, "mounted_devices", lambda: {(254, 1), MOUNT})
-        monkeypatch.setattr(sqlite_acts, "process_of", lambda thread: thread)
+        #: of a thread, where that is not its own number
+        self.processes: dict[int, int] = {}
+        monkeypatch.setattr(
+            sqlite_acts, "process_of", lambda thread: self.processes.get(thread, thread)
+        )
 
     def file(self, suffix: str) -> Any:
         return self.tree.by_name[f"a.db{suffix}"]
@@ -93,6 +97,21 @@ def test_database_in_wal_mode_when_it_is_written_then_the_lock_tells_by_what(
     mount.lock(suffix, which)
     assert acts().checkpoints(*files) is checkpoints
     assert acts().cuts_wal(*files) is cuts
+
+
+def test_database_when_a_process_writes_it_then_another_does_not(mount: Mount) -> None:
+    """Nor does one of another PID namespace, whose threads are told as 0 and whose locks are not.
+    A thread that has ended was its own, perhaps.
+    """
+    database, ended = mount.file(""), 4713
+    mount.processes[ended] = 0
+    assert not acts().writes_in_rollback_mode(database)
+    mount.lock("", EXCLUSIVE)
+    found = {
+        thread: acts().writes_in_rollback_mode(database, thread)
+        for thread in (None, PID, PID + 1, ended, 0)
+    }
+    assert found == {None: True, PID: True, PID + 1: False, ended: True, 0: False}
 
 
 def test_locks_when_they_cannot_be_told_then_acts_are_taken_for_sqlites(mount: Mount) -> None:

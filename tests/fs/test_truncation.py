@@ -31,7 +31,7 @@ class Primary:
     def checkpointing(self, _database: str) -> bool:
         return False
 
-    def rollback_writer(self, _database: str) -> bool:
+    def rollback_writer(self, _database: str, _thread: int | None = None) -> bool:
         return False
 
     def unexplained_pending(self, _database: str) -> bool:
