@@ -8,7 +8,7 @@ import pytest
 from nodes import Cluster
 from waiting import eventually
 
-pytestmark = [pytest.mark.fuse]
+pytestmark = [pytest.mark.fuse, pytest.mark.caches]
 
 DATABASE = "copied.db"
 ROWS = 3000
@@ -21,7 +21,6 @@ CHANGES = {
 }
 
 
-@pytest.mark.caches
 def test_program_when_a_replica_copies_its_database_in_rollback_mode_then_it_finds_no_lock(
     new_cluster: Callable[..., Cluster],
 ) -> None:
