@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
 from litemq import log
@@ -315,7 +315,10 @@ class FileCapture:
                     os.posix_fadvise(quiet.fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 self._compare_now(tracked, quiet)
         except _DisturbedError:
-            self._moments.look_again(tracked)
+            if quiet.locked:  # by somebody whom locks do not keep out
+                self._moments.look_later(tracked)
+            else:
+                self._moments.look_again(tracked)
             return
         except NotADatabaseError as error:
             if not self._was_still(quiet):
@@ -393,7 +396,7 @@ class FileCapture:
                 raise _DisturbedError
             half_there_s = quiet.begun_s - wanted.half_there_since_s
             # our locks keep out nobody who takes none
-            overwritten = quiet.being_written or quiet.watch is None
+            overwritten = quiet.being_written or quiet.locked
             if overwritten and half_there_s < STAYS_EMPTY_S:
                 raise FormatError("the database is being overwritten")
             self._group.drop(tracked)  # to SQLite it is a database without a page
@@ -475,7 +478,9 @@ class FileCapture:
             self._group.after(tracked, lambda errno: self._compared(tracked, errno))
         return differs
 
-    def _read_undisturbed(self, quiet: Quiet, changed: Changed) -> list[tuple[int, bytes]]:
+    def _read_undisturbed(self, quiet: Quiet, changed: Changed) -> Iterable[tuple[int, bytes]]:
+        if quiet.locked:
+            return self._one_by_one(quiet, changed)
         pages = []
         for page in changed.pages:
             pages.append(page)
@@ -485,6 +490,11 @@ class FileCapture:
         if not quiet.still():
             raise _DisturbedError
         return pages
+
+    def _one_by_one(self, quiet: Quiet, changed: Changed) -> Iterator[tuple[int, bytes]]:
+        yield from changed.pages
+        if not quiet.still():
+            raise _DisturbedError
 
     def _path(self, tracked: Tracked) -> str:
         return str(self._layout.files / tracked.name)

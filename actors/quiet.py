@@ -1,7 +1,8 @@
 """A database that nobody writes while it is compared.
 
-Its writers are kept out by SQLite's own locks, or it is watched that there are none. Owns the
-descriptor, and the locks or the watch on it. Always true: after `end` nothing of it is held.
+It is watched that there are none, or its writers are kept out by SQLite's own locks; then it is
+watched, too, for there are some who take no locks. Owns the descriptor, the locks and the watch.
+Always true: after `end` nothing of it is held.
 """
 
 from __future__ import annotations
@@ -31,11 +32,16 @@ class Quiet:
     wal: WalTail | None
     wal_lock: WalWriteLock | None
     close: Callable[[int], object]
-    #: in place of the locks
+    #: without it there are locks
     watch: Undisturbed | None = None
     #: somebody has the file open for writing, as far as the mount was asked
     being_written: bool = False
     begun_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def locked(self) -> bool:
+        """Whether there are locks, which keep out whoever takes some."""
+        return self.lock.held
 
     def still(self) -> bool:
         """Whether what was read until now is one committed state. Raises OSError."""

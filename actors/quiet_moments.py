@@ -25,6 +25,7 @@ from litemq.actors.tracked import Tracked
 from litemq.actors.undisturbed import Undisturbed
 from litemq.fs.journal import is_active
 from litemq.fs.locks import SharedLock, committing
+from litemq.fs.wal_tail import WalTail
 
 LOCK_RETRY_S = 0.005
 #: a database is looked at so often without a lock, to find it undisturbed; then locks are taken
@@ -209,10 +210,7 @@ class QuietMoments:
         wal_lock = None
         if tracked.looks < MOST_LOOKS:
             tracked.looks += 1
-            watch = Undisturbed.begin(
-                fd, self._path(tracked), tail, lambda: self._journal_active(tracked),
-                cached=self._cached,
-            )  # fmt: skip
+            watch = self._watch(tracked, fd, tail)
             if watch is not None:
                 return Quiet(tracked, fd, lock, tail, None, self._close, watch)
             return None
@@ -225,7 +223,16 @@ class QuietMoments:
         if not quiet:
             lock.release()
             return None
-        return Quiet(tracked, fd, lock, tail, wal_lock, self._close)
+        locked = Quiet(tracked, fd, lock, tail, wal_lock, self._close)
+        if not self._cached:  # else when the kernel has written what it has
+            locked.watch = self._watch(tracked, fd, tail)
+        return locked
+
+    def _watch(self, tracked: Tracked, fd: int, tail: WalTail | None) -> Undisturbed | None:
+        return Undisturbed.begin(
+            fd, self._path(tracked), tail, lambda: self._journal_active(tracked),
+            cached=self._cached,
+        )  # fmt: skip
 
     def _written_out(self, quiet: Quiet, mounts: int) -> None:
         if mounts != self._mounts:
@@ -234,6 +241,8 @@ class QuietMoments:
             quiet.end()
             self.look_later(quiet.tracked)
         else:
+            if quiet.locked:
+                quiet.watch = self._watch(quiet.tracked, quiet.fd, quiet.wal)
             self._ask_more(quiet)
 
     def _ask_more(self, quiet: Quiet) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sql_process import SqlProcess
 
 from litemq.actors.layout import Layout
-from litemq.actors.quiet_moments import QuietMoments, journal_active
+from litemq.actors.quiet_moments import MOST_LOOKS, QuietMoments, journal_active
 
 ACTIVE = bytes.fromhex("d9d505f920a163d7")
 
@@ -21,16 +21,20 @@ def asked() -> MagicMock:
     return MagicMock()
 
 
-@pytest.fixture
-def moments(tmp_path: Path, asked: MagicMock) -> QuietMoments:
-    layout = Layout(tmp_path)
+def make(directory: Path, asked: MagicMock | None = None, *, cached: bool = True) -> QuietMoments:
+    layout = Layout(directory)
     layout.create()
     layout.files.mkdir(exist_ok=True)
     nobody = MagicMock()
     return QuietMoments(
-        MagicMock(), MagicMock(), layout, mount_path=str, ask_report=asked, compare=nobody,
-        unopened=nobody, unreadable=nobody, cached=True,
+        MagicMock(), MagicMock(), layout, mount_path=str, ask_report=asked or nobody,
+        compare=nobody, unopened=nobody, unreadable=nobody, cached=cached,
     )  # fmt: skip
+
+
+@pytest.fixture
+def moments(tmp_path: Path, asked: MagicMock) -> QuietMoments:
+    return make(tmp_path, asked)
 
 
 def quiet_of(name: str) -> MagicMock:
@@ -96,3 +100,28 @@ def test_database_when_somebody_has_it_locked_then_it_is_looked_at_in_wal_mode_o
     moments._write_out_and_look(tracked, os.dup(locked))
     assert moments._helper.call.called is goes_on
     assert tracked.looks == (not goes_on)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_database_when_it_is_compared_under_locks_then_it_is_watched_as_well(
+    tmp_path: Path, cached: bool
+) -> None:
+    """A program that takes no locks (nolock=1) is not kept out by them."""
+    moments, files = make(tmp_path, cached=cached), Layout(tmp_path).files
+    with SqlProcess(files / "a.db") as app:
+        app.script("CREATE TABLE t(x)")
+    tracked = quiet_of("a.db").tracked
+    tracked.looks, tracked.wal = MOST_LOOKS, None
+    quiet = moments._keep_quiet(tracked, os.open(files / "a.db", os.O_RDONLY))
+    assert quiet is not None
+    assert quiet.locked
+    try:
+        if cached:
+            moments._written_out(quiet, 0)
+        assert quiet.still()
+        with open(files / "a.db", "r+b") as file:
+            file.write(b"SQLite")
+        assert not quiet.still()
+    finally:
+        quiet.end()
+        os.close(quiet.fd)
