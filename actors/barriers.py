@@ -38,11 +38,12 @@ class Barriers:
         tracked: dict[str, Tracked],
         *,
         mounted: Callable[[], bool],
-        ask_report: Callable[[int], object],
+        ask_report: Callable[[int, str], object],
         look: Callable[[Tracked], object],
         take_published: Callable[[Tracked], object],
     ) -> None:
-        """`ask_report`, with a number, has the mount report what it has; `reached` gets it then.
+        """`ask_report`, with a number and a database (or "" for all), has the mount report what it
+        has; `reached` gets the number then.
 
         `look` has a database looked at now that is to be compared.
         """
@@ -63,12 +64,12 @@ class Barriers:
         number = secrets.randbits(62)
         self._open[number] = question
         if self._group.agreed:  # else `agreed` does so: the mount may know of commits
-            self._ask_report(number)
+            self._ask_report(number, _database_of(question))
 
     def agreed(self) -> None:
         """The mount and the log writer have agreed on how things stand."""
-        for number in self._open:
-            self._ask_report(number)
+        for number, question in self._open.items():
+            self._ask_report(number, _database_of(question))
 
     def reached(self, number: int) -> bool:
         """The mount has reported; false if the number is none of these."""
@@ -88,14 +89,13 @@ class Barriers:
                 self._look(tracked)
             self._reactor.later(LOOK_S, lambda: self._answer_when_compared(question, reached_s))
             return
-        for tracked in self._tracked.values():
+        for tracked in self._concerned(question):
             self._take_published(tracked)
         self._answer(question)
 
     def _concerned(self, question: Question) -> list[Tracked]:
-        if isinstance(question, m.CompleteLog) or not question.database:
-            return list(self._tracked.values())
-        return [each for each in self._tracked.values() if each.name == question.database]
+        name = _database_of(question)
+        return [each for each in self._tracked.values() if not name or each.name == name]
 
     def _answer(self, question: Question) -> None:
         """As soon as all that is prepared is in the log; a refusal is an answer to `CompleteLog`
@@ -123,3 +123,8 @@ class Barriers:
         reply = Sender(question.reply_to)
         reply.send(answer)
         reply.close()
+
+
+def _database_of(question: Question) -> str:
+    """The one that it is about; "" for all."""
+    return question.database if isinstance(question, m.Barrier) else ""

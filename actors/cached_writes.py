@@ -112,9 +112,13 @@ class CachedWrites:
         self._serials[name] = self._serials.get(name, 0) + 1
         self._close(name)
 
-    def write_out_all(self, then: Callable[[], None]) -> None:
-        """Have the kernel write what it holds of databases without a WAL, then call."""
-        fds = [fd for name, fd in self._databases.items() if not self._has_wal(name)]
+    def write_out(self, wanted: str, then: Callable[[], None]) -> None:
+        """Have the kernel write what it holds of a database without a WAL, or of all, then call."""
+        fds = [
+            fd
+            for name, fd in self._databases.items()
+            if wanted in ("", name) and not self._has_wal(name)
+        ]
 
         def work() -> None:
             for fd in fds:

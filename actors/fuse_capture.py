@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from litemq import log
 from litemq.actors.commit_term import CommitTerm
+from litemq.actors.fresh_positions import FreshPositions
 from litemq.actors.handed_over import HandedOver
 from litemq.actors.layout import REPLACED, Layout
 from litemq.actors.placement import place
@@ -81,6 +82,7 @@ class FuseCapture:
             page_size=self._page_size,
             capturing=lambda: self.capturing,
         )
+        self._fresh = FreshPositions(self._loop, self._send, self._endpoints.gates)
         self._ready: Event[None] = Event()
         self._resync_token = ""
         self._mounted = False
@@ -233,6 +235,8 @@ class FuseCapture:
                 self._handed_over.explained(database, sequence)
             case m.WritesProven(sequence=sequence):
                 self._proofs.proven(sequence)
+            case m.BarrierReached(request=number):
+                self._fresh.reached(number)
             case m.LogWriterStarted(token=token):
                 self._resync(token)
             case m.EchoCapture(token=number, database=database):
@@ -491,6 +495,10 @@ class FuseCapture:
 
     def remove(self, path: str) -> None:
         self._late_close.unlink(path)
+
+    async def position_is_fresh(self, database: str) -> None:
+        if self._primary and self._ready.is_set and not self.refuse_errno:
+            await self._fresh.wait(database)
 
     def position_text(self, database: str) -> bytes | None:
         if database in self._tree.withheld:

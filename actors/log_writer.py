@@ -548,11 +548,12 @@ class LogWriter:
 
     # --- what was asked of the mount
 
-    def _ask_behind_everything(self, number: int) -> None:
+    def _ask_behind_everything(self, number: int, name: str) -> None:
+        """Of one database, or of all."""
         if self._cached is None:
-            self._ask_report(number)
+            self._ask_report(number, name)
         else:
-            self._cached.write_out_all(lambda: self._ask_report(number))
+            self._cached.write_out(name, lambda: self._ask_report(number, name))
 
     def _reported(self, number: int, *, being_written: bool) -> None:
         if not self._barriers.reached(number):

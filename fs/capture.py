@@ -361,6 +361,9 @@ class Gatekeeper(Protocol):
     def remove(self, path: str) -> None:
         """Unlink a file; its blocks may be given back later. Raises OSError."""
 
+    async def position_is_fresh(self, database: str) -> None:
+        """Return when the position shows what has been committed before, or soon."""
+
     def position_text(self, database: str) -> bytes | None:
         """Contents of `NAME-pos`; None: there is no such database."""
 

@@ -181,7 +181,7 @@ class Operations(DirectoryOperations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         file = self._tree.by_inode.get(inode)
         if file is None:
-            return self._open_virtual(inode, flags)
+            return await self._open_virtual(inode, flags)
         writing = bool(flags & WRITE_FLAGS)
         if writing and flags & os.O_TRUNC:
             await self._held_as_writes_are(file)
@@ -464,7 +464,10 @@ class Operations(DirectoryOperations):
         finally:
             self._tree.release_if_unused(file)
 
-    def _open_virtual(self, inode: int, flags: int) -> FileInfo:
+    async def _open_virtual(self, inode: int, flags: int) -> FileInfo:
+        database = self._virtual.database(inode)
+        if database and not flags & WRITE_FLAGS:  # not in `lookup`: that holds the folder's lock
+            await self._gatekeeper.position_is_fresh(database)
         contents = self._virtual.contents(inode)
         if contents is None:
             raise FUSEError(errno.ENOENT)

@@ -46,6 +46,10 @@ class VirtualFiles:
             self._names[inode] = name
         return inode
 
+    def database(self, inode: int) -> str:
+        """Whose position stands in the file; "" if it is another."""
+        return database_of_position(self._names.get(inode, ""))
+
     def contents(self, inode: int) -> bytes | None:
         """What stands in the file now; None: no such file."""
         name = self._names.get(inode)

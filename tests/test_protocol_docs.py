@@ -15,6 +15,7 @@ from litemq.actors import (
     drain,
     election_watcher,
     file_capture,
+    fresh_positions,
     fuse_capture,
     group_commit,
     handed_over,
@@ -51,7 +52,7 @@ SOCKETS = {
 }
 #: who takes part, and the source that speaks for it; commands have many
 SOURCES = {
-    "fuse_capture": [fuse_capture, handed_over, write_proofs],
+    "fuse_capture": [fuse_capture, fresh_positions, handed_over, write_proofs],
     "log_writer": [log_writer, barriers, group_commit, file_capture, journal_capture, withheld],
     "stream_publisher": [stream_publisher, relay_publisher],
     "replica_applier": [replica_applier, catching_up, presence, relaying, set_back, upkeep],

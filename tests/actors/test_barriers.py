@@ -64,8 +64,8 @@ class World:
         self._reactor = Reactor()
         self.barriers = Barriers(
             self.group, self._reactor, {"a.db": self.tracked},
-            mounted=lambda: self.mounted, ask_report=self.asked.append, look=_nothing,
-            take_published=_nothing,
+            mounted=lambda: self.mounted, look=_nothing, take_published=_nothing,
+            ask_report=lambda number, _database: self.asked.append(number),
         )  # fmt: skip
 
     def turn(self) -> None:

@@ -41,6 +41,9 @@ class Node:
     async def commits_logged(self, _database: str) -> None:
         """All are."""
 
+    async def position_is_fresh(self, _database: str) -> None:
+        """It is."""
+
     async def store_in_page_cache(self, *_: object) -> None:
         """There is no kernel."""
 

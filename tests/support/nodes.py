@@ -24,7 +24,7 @@ from urllib.parse import quote
 from leftovers import clear, describe, mounts_below, processes_below
 from ports import free_port
 from sql_process import IMPORT_PATH, SqlProcess
-from waiting import eventually
+from waiting import eventually, patience
 
 from litemq import config as configuration
 from litemq.errors import FormatError
@@ -309,7 +309,7 @@ class Node:
             for at, line in enumerate(lines)
             if line["level"] in ("warning", "error", "critical")
             and not any(pattern.search(line["event"]) for pattern in self._announced)
-            and not _ended_silence(line, lines[at:])
+            and not _is_of_a_busy_machine(line, lines[at:])
         ]
         if "Traceback (most recent call last)" in self.stderr() and not self._announced:
             found.append(f"a traceback on stderr:\n{self.stderr()[-3000:]}")
@@ -352,11 +352,11 @@ class Node:
         return wrong
 
 
-def _ended_silence(line: dict[str, Any], since: list[dict[str, Any]]) -> bool:
-    """Whether a primary was silent for a while: all nodes share a machine that may be busy."""
-    return line["event"] == "the primary is silent" and any(
-        each["event"] == "following" for each in since
-    )
+def _is_of_a_busy_machine(line: dict[str, Any], since: list[dict[str, Any]]) -> bool:
+    """Whether that was a matter of time alone, `since` the line: all nodes share one machine."""
+    if line["event"] == "the primary is silent":
+        return any(each["event"] == "following" for each in since)
+    return line["event"].startswith("a step of the shutdown takes too long") and patience() > 1
 
 
 class Cluster:

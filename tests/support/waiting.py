@@ -33,7 +33,7 @@ def eventually(
         except AssertionError as error:
             reason = error
         waited_s = time.monotonic() - began_s
-        if waited_s > timeout_s and waited_s > timeout_s * _patience():
+        if waited_s > timeout_s and waited_s > timeout_s * patience():
             told = f": {what}" if what else ""
             raise AssertionError(
                 f"not within {waited_s:.1f} s{told}; last: {reason or repr(found)[:2000]}"
@@ -42,7 +42,7 @@ def eventually(
         pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
 
-def _patience() -> float:
+def patience() -> float:
     """How much slower than alone this machine is: processes that want to run, per processor."""
     busy = os.getloadavg()[0] / (os.cpu_count() or 1)
     return min(max(busy, 1.0), _MOST_PATIENCE)
